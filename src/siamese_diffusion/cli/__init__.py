@@ -1,0 +1,1 @@
+"""The command `siamdiff`: verbs over the library, nothing else."""

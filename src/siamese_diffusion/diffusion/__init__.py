@@ -1,0 +1,1 @@
+"""The noise schedule, DDIM and guidance as plain functions."""

@@ -1,0 +1,10 @@
+"""Generators by name: one file and one line each."""
+
+from siamese_diffusion.core.registry import Registry
+
+GENERATORS = Registry(
+    "generator",
+    {
+        "siamese": "siamese_diffusion.generators.siamese:Siamese",
+    },
+)

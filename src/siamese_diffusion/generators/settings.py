@@ -1,0 +1,69 @@
+"""Settings of whole runs and their presets; free of torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from siamese_diffusion.core.config import Settings
+from siamese_diffusion.models.settings import SmallBaseSettings
+from siamese_diffusion.training.settings import TrainSettings
+
+
+class PretrainSettings(Settings):
+    """`siamdiff pretrain`: a small base from images alone."""
+
+    size: int = Field(128, ge=32)
+    """Image size in pixels, a multiple of 32."""
+    prompt: str | None = None
+    empty_prompt_probability: float = Field(0.1, ge=0, le=1)
+    hold_out: float = Field(0.04, gt=0, lt=0.5)
+    """Share of the images kept for the reconstruction PSNR."""
+    flips: bool = True
+    """Mirror images left to right for the denoiser, in both directions for the autoencoder."""
+    edge_weight: float = Field(0.5, ge=0)
+    kl_weight: float = Field(1e-4, ge=0)
+    save_dtype: Literal["fp16", "fp32"] = "fp16"
+    architecture: SmallBaseSettings = SmallBaseSettings(
+        autoencoder_widths=(16, 32, 64, 96), unet_widths=(64, 128, 144), unet_layers=1
+    )
+    autoencoder: TrainSettings = TrainSettings(
+        steps=1600,
+        batch_size=8,
+        learning_rate=1e-3,
+        weight_decay=0,
+        warmup_steps=50,
+        decay="cosine",
+        max_gradient_norm=1.0,
+        precision="bf16",
+        ema_decay=0.995,
+        seed=0,
+        checkpoint_every=200,
+        keep_checkpoints=1,
+        validate_every=200,
+        sample_every=0,
+    )
+    denoiser: TrainSettings = TrainSettings(
+        steps=2400,
+        batch_size=32,
+        learning_rate=5e-4,
+        weight_decay=1e-2,
+        warmup_steps=100,
+        decay="cosine",
+        max_gradient_norm=1.0,
+        precision="bf16",
+        ema_decay=0.998,
+        seed=0,
+        checkpoint_every=200,
+        keep_checkpoints=1,
+        validate_every=0,
+        sample_every=0,
+    )
+
+    @field_validator("size")
+    @classmethod
+    def _size_divides(cls, value: int) -> int:
+        if value % 32:
+            raise ValueError(f"must be a multiple of 32; the next is {-(-value // 32) * 32}")
+        return value

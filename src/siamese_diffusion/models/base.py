@@ -1,0 +1,305 @@
+"""The base model: autoencoder, U-Net, text encoder, tokenizer and noise schedule.
+
+One loader for the embedded small base, a diffusers folder, a single Stable Diffusion file and a
+hub id. Nothing is fetched unless a hub id was given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from siamese_diffusion.core.artifacts import file_sha256
+from siamese_diffusion.core.config import nearest
+from siamese_diffusion.core.errors import WeightsError
+from siamese_diffusion.models.weights import read_state_dict
+
+EMBEDDED = ("tiny",)
+COMPONENTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+LATENT_FACTOR = 8  # of Stable Diffusion's autoencoder; the hint inputs downsample by the same
+Autoencoder = AutoencoderKL | AutoencoderTiny
+
+# Settings under which diffusers' DDIM takes the steps of the authors' sampler: 1, 21, ..., 981 and
+# the schedule's first alpha-bar at the end.
+SD_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "prediction_type": "epsilon",
+}
+
+
+@dataclass
+class Base:
+    """A loaded base.
+
+    Attributes:
+        reference: What the user gave: "tiny", a path or a hub id.
+        kind: "embedded", "folder", "file" or "hub".
+    """
+
+    vae: Autoencoder
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDIMScheduler
+    reference: str
+    kind: str
+    path: Path | None = None
+
+    @property
+    def size(self) -> int:
+        """Native image size in pixels."""
+        return int(self.unet.config["sample_size"]) * LATENT_FACTOR
+
+    @property
+    def first_width(self) -> int:
+        """Channels of the U-Net's first level, 320 for SD 1.5."""
+        return int(self.unet.config["block_out_channels"][0])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of all weights, independent of where they were loaded from.
+
+        Taken when first asked for: ask before training changes the decoder.
+        """
+        digest = hashlib.sha256()
+        for name in ("vae", "unet", "text_encoder"):
+            digest.update(state_sha256(getattr(self, name).state_dict()).encode())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Prompt embeddings, (P, L, D) float32 on the text encoder's device."""
+        tokens = self.tokenizer(
+            prompts,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        ids = tokens.input_ids.to(self.text_encoder.device)
+        return self.text_encoder(ids)[0].float()
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write a diffusers folder (safetensors) that `load_base` reads."""
+        for name in ("vae", "unet", "text_encoder"):
+            module = getattr(self, name)
+            module.to(dtype).save_pretrained(folder / name, safe_serialization=True)
+            module.to(torch.float32)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        self.scheduler.save_pretrained(folder / "scheduler")
+        index = {
+            "_class_name": "StableDiffusionPipeline",
+            "vae": ["diffusers", type(self.vae).__name__],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "safety_checker": [None, None],
+            "feature_extractor": [None, None],
+            "image_encoder": [None, None],
+            "requires_safety_checker": False,
+        }
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def embedded_folder(name: str) -> Path:
+    """Where the package keeps an embedded base."""
+    return Path(str(resources.files("siamese_diffusion"))) / "bases" / name
+
+
+def load_base(reference: str | Path, *, autoencoder: Path | None = None) -> Base:
+    """Load a base from "tiny", a diffusers folder, a single file or a hub id.
+
+    Args:
+        reference: What to load. A path is tried first; `owner/name` that is no path is a hub id.
+        autoencoder: Take the autoencoder from this folder or file instead (e.g. a TAESD).
+
+    Raises:
+        WeightsError: Naming the missing component, the unreadable file or the unknown name.
+    """
+    text = str(reference)
+    path = Path(text).expanduser()
+    if text in EMBEDDED and not path.exists():
+        base = _from_folder(embedded_folder(text), text, "embedded")
+    elif path.is_dir():
+        base = _from_folder(path, text, "folder")
+    elif path.is_file():
+        base = _from_file(path, text)
+    elif text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        base = _from_hub(text)
+    else:
+        raise WeightsError(
+            f"base '{text}' is neither embedded nor a folder or file"
+            f"{nearest(text, list(EMBEDDED))}",
+            hint=f"give one of {', '.join(EMBEDDED)}, a diffusers folder, a .safetensors file, "
+            "or a hub id like stable-diffusion-v1-5/stable-diffusion-v1-5",
+        )
+    if autoencoder is not None:
+        base.vae = load_autoencoder(autoencoder)
+    _check(base)
+    for module in (base.vae, base.unet, base.text_encoder):
+        module.requires_grad_(False).eval()
+    return base
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """An autoencoder from a diffusers folder or a weights file of a TAESD.
+
+    Raises:
+        WeightsError: If neither fits.
+    """
+    try:
+        if path.is_dir():
+            config = json.loads((path / "config.json").read_text())
+            tiny = config.get("_class_name") == "AutoencoderTiny"
+            cls = AutoencoderTiny if tiny else AutoencoderKL
+            return cls.from_pretrained(path, local_files_only=True, torch_dtype=torch.float32)
+        state = {name: value.float() for name, value in read_state_dict(path).items()}
+        vae = AutoencoderTiny()
+        vae.load_state_dict(state, strict=True)
+        return vae
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(
+            f"autoencoder '{path}' cannot be loaded: {str(error).splitlines()[0]}",
+            hint="give a diffusers autoencoder folder, or the weights file of a TAESD "
+            "(latent factor 8)",
+        ) from error
+
+
+def state_sha256(state: dict[str, Tensor]) -> str:
+    """Hash of names, shapes and float32 values, equal for equal weights in any file format."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        value = tensor.float() if tensor.is_floating_point() else tensor
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _from_folder(folder: Path, reference: str, kind: str) -> Base:
+    missing = [name for name in COMPONENTS if not (folder / name).is_dir()]
+    if missing:
+        raise WeightsError(
+            f"base folder '{folder}' lacks {', '.join(missing)}",
+            hint=f"a base is a diffusers folder with {', '.join(COMPONENTS)}",
+        )
+    try:
+        return Base(
+            vae=load_autoencoder(folder / "vae"),
+            unet=UNet2DConditionModel.from_pretrained(
+                folder / "unet", local_files_only=True, torch_dtype=torch.float32
+            ),
+            text_encoder=CLIPTextModel.from_pretrained(
+                folder / "text_encoder", local_files_only=True, dtype=torch.float32
+            ),
+            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            scheduler=_schedule(
+                DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+            ),
+            reference=reference,
+            kind=kind,
+            path=folder,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(
+            f"base folder '{folder}' cannot be loaded: {str(error).splitlines()[0]}",
+            hint="every component needs its config.json and a .safetensors file",
+        ) from error
+
+
+def _from_file(path: Path, reference: str) -> Base:
+    from diffusers import StableDiffusionPipeline
+
+    # read_state_dict refuses a pickle with code before diffusers opens the file.
+    if path.suffix != ".safetensors":
+        read_state_dict(path)
+    try:
+        pipeline = StableDiffusionPipeline.from_single_file(
+            str(path), safety_checker=None, local_files_only=True, torch_dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise WeightsError(
+            f"base file '{path}' cannot be read as Stable Diffusion 1.5: "
+            f"{str(error).splitlines()[0]}",
+            hint="diffusers needs the configs and tokenizer of SD 1.5 in the hub's cache for single "
+            "files; a diffusers folder works without network",
+        ) from error
+    return _from_pipeline(pipeline, reference, "file", path)
+
+
+def _from_hub(name: str) -> Base:
+    from diffusers import StableDiffusionPipeline
+
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            name, safety_checker=None, local_files_only=offline, torch_dtype=torch.float32
+        )
+    except Exception as error:  # the hub client raises many kinds; all mean "not to be had"
+        raise WeightsError(
+            f"base '{name}' is no folder here and could not be had from the hub: "
+            f"{str(error).splitlines()[0]}",
+            hint="give the path of a local folder, or check the id and the network"
+            + (" (HF_HUB_OFFLINE is set)" if offline else ""),
+        ) from error
+    return _from_pipeline(pipeline, name, "hub", None)
+
+
+def _from_pipeline(pipeline: object, reference: str, kind: str, path: Path | None) -> Base:
+    parts = {name: getattr(pipeline, name) for name in COMPONENTS}
+    parts["scheduler"] = _schedule(parts["scheduler"])
+    return Base(**parts, reference=reference, kind=kind, path=path)
+
+
+def _schedule(scheduler: object) -> DDIMScheduler:
+    """DDIM under the base's betas, with the step rule of the authors' sampler."""
+    config = dict(getattr(scheduler, "config"))  # noqa: B009  (diffusers types it loosely)
+    keep = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+    return DDIMScheduler(**{**SD_SCHEDULE, **{k: config[k] for k in keep if k in config}})
+
+
+def _check(base: Base) -> None:
+    if isinstance(base.vae, AutoencoderKL):
+        factor = 2 ** (len(base.vae.config["block_out_channels"]) - 1)
+        if factor != LATENT_FACTOR:
+            raise WeightsError(
+                f"the autoencoder of base '{base.reference}' has factor {factor}, "
+                f"but {LATENT_FACTOR} is needed"
+            )
+    latent, expected = int(base.vae.config["latent_channels"]), int(base.unet.config["in_channels"])
+    if latent != expected:
+        raise WeightsError(
+            f"the autoencoder of base '{base.reference}' has {latent} latent channels, "
+            f"its U-Net takes {expected}"
+        )
+    kind = base.scheduler.config["prediction_type"]
+    if kind != "epsilon":
+        raise WeightsError(
+            f"base '{base.reference}' predicts '{kind}'; the method needs a base that predicts "
+            "epsilon, as Stable Diffusion 1.5 does"
+        )
+    width, text = base.unet.config["cross_attention_dim"], base.text_encoder.config.hidden_size
+    if width != text:
+        raise WeightsError(
+            f"the U-Net of base '{base.reference}' takes text features of width {width}, "
+            f"its text encoder gives {text}"
+        )
