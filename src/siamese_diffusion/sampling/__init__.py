@@ -1,0 +1,1 @@
+"""From a trained run and masks to images: one by one, or as a synthetic data set."""

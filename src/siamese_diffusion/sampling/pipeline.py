@@ -1,0 +1,167 @@
+"""Masks to images with a trained generator. No argument takes an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from siamese_diffusion.core.errors import DataError
+from siamese_diffusion.core.seeding import normal
+from siamese_diffusion.data.images import read_levels, resize_mask
+from siamese_diffusion.data.masks import binarise, detect_rule
+from siamese_diffusion.generators.base import move
+from siamese_diffusion.generators.run_folder import LoadedRun, load_run
+from siamese_diffusion.models.latents import decode, to_uint8
+from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, STEPS
+
+Mask = np.ndarray | Image.Image | Path | str
+
+
+class SiameseDiffusionPipeline:
+    """Samples images for masks.
+
+    An image depends on the weights, its mask, prompt, settings and its own seed, not on batch
+    size or order: on the CPU in float32 up to about 1e-5 of a latent (at most one grey level,
+    rarely), bit for bit with `exact=True`.
+
+    Attributes:
+        size: Side of the images in pixels.
+        prompt: The prompt of the training set.
+        model_sha256: Identity of base and trained weights.
+        run: The run folder.
+    """
+
+    def __init__(
+        self, loaded: LoadedRun, *, device: torch.device, dtype: torch.dtype | None = None
+    ) -> None:
+        self._loaded = loaded
+        self._device = device
+        self._dtype = dtype or torch.float32
+        self.size = loaded.info.size
+        self.prompt = loaded.info.prompt
+        self.model_sha256 = str(loaded.info.model_sha256)
+        self.run = loaded.paths.root
+        self._embedded: dict[str, Tensor] = {}
+        move(loaded.generator, device, self._dtype)
+        loaded.base.vae.to(device=device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        run: str | Path,
+        *,
+        base: str | None = None,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Load a run folder written by `fit` or by an import.
+
+        Args:
+            run: The run folder.
+            base: Where the base is now, if it has moved.
+            device: "cpu" or "cuda"; None takes what is there.
+            dtype: Precision of the denoiser; None is float32.
+
+        Raises:
+            OutputError: If the folder is no finished run.
+            WeightsError: If base or weights do not fit.
+        """
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(load_run(Path(run), base=base), device=where, dtype=dtype)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        masks: Sequence[Mask],
+        seeds: Sequence[int],
+        *,
+        prompts: Sequence[str] | None = None,
+        steps: int = STEPS,
+        guidance_scale: float = GUIDANCE_SCALE,
+        batch_size: int | None = None,
+        exact: bool = False,
+    ) -> list[Image.Image]:
+        """One image per mask.
+
+        Args:
+            masks: Arrays (H, W) or pictures, {0, 255} or any binary mask; resized (nearest) to
+                `size`.
+            seeds: One per mask.
+            prompts: One per mask; None takes the training prompt.
+            steps: DDIM steps.
+            guidance_scale: Classifier-free guidance; the paper's is 9.
+            batch_size: Masks denoised together; None takes all.
+            exact: Denoise one mask at a time.
+
+        Returns:
+            RGB images of `size` x `size`.
+
+        Raises:
+            DataError: If the numbers of masks, seeds and prompts differ, or a mask is no mask.
+        """
+        chosen = list(prompts) if prompts is not None else [self.prompt] * len(masks)
+        if not len(masks) == len(seeds) == len(chosen):
+            raise DataError(
+                f"{len(masks)} masks, {len(seeds)} seeds and {len(chosen)} prompts were given; "
+                "give one seed (and one prompt) per mask"
+            )
+        arrays = [self._mask(mask) for mask in masks]
+        width = 1 if exact else (batch_size or max(1, len(arrays)))
+        images: list[Image.Image] = []
+        for start in range(0, len(arrays), width):
+            part = slice(start, start + width)
+            images += self._batch(arrays[part], list(seeds[part]), chosen[part], steps,
+                                  guidance_scale)
+        return images
+
+    def _batch(
+        self,
+        masks: Sequence[np.ndarray],
+        seeds: Sequence[int],
+        prompts: Sequence[str],
+        steps: int,
+        guidance_scale: float,
+    ) -> list[Image.Image]:
+        base, device, dtype = self._loaded.base, self._device, self._dtype
+        side = self.size // 8
+        shape = (int(base.unet.config["in_channels"]), side, side)
+        noise = torch.stack([normal(shape, seed, "sample") for seed in seeds])
+        hint = torch.from_numpy(np.stack(masks) > 127).float().unsqueeze(1).expand(-1, 3, -1, -1)
+        with torch.autocast(device.type, enabled=False):
+            latents = self._loaded.generator.sample_latents(
+                hint.contiguous().to(device, dtype),
+                torch.stack([self._embed(p) for p in prompts]).to(device, dtype),
+                self._embed("").expand(len(seeds), -1, -1).to(device, dtype),
+                noise.to(device, dtype),
+                steps=steps,
+                guidance_scale=guidance_scale,
+            )
+            images = decode(base.vae, latents.float())
+        return [Image.fromarray(image) for image in to_uint8(images).numpy()]
+
+    def _embed(self, prompt: str) -> Tensor:
+        if prompt not in self._embedded:
+            self._embedded[prompt] = self._loaded.base.embed([prompt])[0].cpu()
+        return self._embedded[prompt]
+
+    def _mask(self, mask: Mask) -> np.ndarray:
+        """Any binary mask as uint8 {0, 255} of the model's size."""
+        if isinstance(mask, Path | str):
+            levels, name = read_levels(Path(mask)), str(mask)
+        else:
+            name = "a given mask"
+            levels = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
+            if levels.dtype == bool:
+                levels = levels.astype(np.uint8) * 255
+            elif levels.dtype not in (np.uint8, np.uint16):
+                levels = levels.astype(np.uint16 if levels.max(initial=0) > 255 else np.uint8)
+        if levels.ndim != 2:
+            raise DataError(f"{name} has shape {levels.shape}; a mask is (height, width)")
+        rule = detect_rule([(name, levels)])
+        return resize_mask(binarise(levels, rule), self.size)
