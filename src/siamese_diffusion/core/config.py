@@ -57,9 +57,13 @@ def asked(
 
 
 def build(cls: type[T], content: Mapping[str, object]) -> T:
-    """Validate a mapping; ConfigError lists every problem with the nearest valid key."""
+    """Validate a mapping over the defaults; ConfigError lists every problem.
+
+    A section given in part keeps the rest of its defaults, also where those are a whole object
+    (pydantic alone would fall back to the section's class).
+    """
     try:
-        return cls.model_validate(dict(content))
+        return cls.model_validate(_merge(cls().model_dump(), content))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(cls, problem) for problem in error.errors())) from None
 

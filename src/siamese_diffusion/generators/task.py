@@ -147,7 +147,9 @@ class PairTask:
         }
         if self._generator.needs_images:
             batch["image"] = pairs.image[chosen].float() / 255
-        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+        # timesteps stay on the CPU: the gate of Eq. (13) is read from them
+        return {name: value if name == "t" else value.to(device, non_blocking=True)
+                for name, value in batch.items()}
 
 
 def _as_hint(mask: Tensor) -> Tensor:

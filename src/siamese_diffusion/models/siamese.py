@@ -128,7 +128,7 @@ class SiameseNetwork(nn.Module):
     def _down(
         self, net: nn.Module, zt: Tensor, t: Tensor, c_text: Tensor, hint: Tensor | None
     ) -> Encoded:
-        embedding = net.time_embedding(net.time_proj(t).to(zt.dtype))
+        embedding = net.time_embedding(net.time_proj(t.to(zt.device)).to(zt.dtype))
         sample = net.conv_in(zt)
         if hint is not None:
             sample = sample + hint

@@ -129,7 +129,8 @@ def siamese_terms(
 
     Args:
         network: Control branch and U-Net.
-        batch: `z0`, `eps` (B, C, h, w); `t` (B,) long; `alpha_bar_t` (B,); `c_text` (B, L, D);
+        batch: `z0`, `eps` (B, C, h, w); `t` (B,) long, best on the CPU, where Eq. (13) is decided
+            without waiting for the device; `alpha_bar_t` (B,); `c_text` (B, L, D);
             `mask` (B, 3, H, W) in {0, 1}; `image` (B, 3, H, W) in [0, 1], not needed when only
             Mask-Diffusion is trained.
         k: Iteration, from 0.
@@ -174,7 +175,7 @@ def siamese_terms(
         terms["weight/image"] = zt.new_tensor(w_i)
     if settings.online_augment:
         terms["loss/augment"] = zt.new_zeros(())
-        terms["weight/augment"] = w_a.float().mean()
+        terms["weight/augment"] = zt.new_tensor(float(w_a.float().mean()))
     if gated:
         rows = w_a.nonzero().squeeze(1)
         z0_prime = one_step_estimate(zt[rows], eps_mix[rows], alpha_bar_t[rows])

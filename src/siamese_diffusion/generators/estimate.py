@@ -1,0 +1,107 @@
+"""What a fit would do and need, before anything expensive: `siamdiff fit --dry-run`."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from siamese_diffusion.core.config import to_yaml
+from siamese_diffusion.generators.base import Generator
+from siamese_diffusion.generators.fitting import FitPlan
+from siamese_diffusion.generators.run_folder import generator_class
+from siamese_diffusion.models.base import LATENT_FACTOR, Base
+from siamese_diffusion.training.settings import TrainSettings
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Bytes a trained parameter needs: weight and gradient in float32, two moments.
+_BYTES = {"adamw": 16, "adamw8bit": 10}
+
+
+def describe(plan: FitPlan) -> str:
+    """The resolved settings and the size of the job, as text."""
+    settings = plan.settings
+    train = settings.train
+    generator, base = _on_meta(plan)
+    parts = []
+    for name, module in generator.modules.items():
+        total = sum(p.numel() for p in module.parameters())
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        parts.append(f"  {name}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M trained")
+    n = len(plan.folder)
+    per_epoch = n // train.batch_size
+    epochs = train.steps / per_epoch if per_epoch else train.steps * train.batch_size / n
+    micro = train.micro_batch_size or train.batch_size
+    fixed, per_sample = memory_mb(generator, base, size=settings.data.size, train=train)
+    total_mb = fixed + micro * per_sample
+    return "\n".join([
+        to_yaml(settings).rstrip(),
+        "---",
+        f"data: {n} pairs in '{plan.folder.root}'"
+        + (f", split '{plan.folder.split}'" if plan.folder.split else "")
+        + f"; {plan.folder.mask_rule.statement}",
+        f"prompt: {plan.folder.pairs[0].prompt}",
+        f"base: {plan.base.reference} ({plan.base.kind}), first width {plan.base.first_width}",
+        *parts,
+        f"steps: {train.steps} of {train.batch_size} (effective batch; micro-batch {micro}, "
+        f"accumulation {train.batch_size // micro} on one process), "
+        f"{per_epoch or 'less than 1'} steps per epoch, {epochs:.1f} epochs",
+        f"memory: about {total_mb:,.0f} MB on the device ({fixed:,.0f} MB for weights, gradients "
+        f"and optimizer, {per_sample:,.0f} MB per sample of the micro-batch; counted from saved "
+        "tensors, without temporaries of single operations)",
+    ])
+
+
+def _on_meta(plan: FitPlan) -> tuple[Generator, Base]:
+    """The same generator without memory behind it."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(plan.base.unet.config)
+    base = Base(plan.base.vae, unet, plan.base.text_encoder, plan.base.tokenizer,
+                plan.base.scheduler, plan.base.reference, plan.base.kind)
+    unet.requires_grad_(False).eval()
+    with torch.device("meta"):
+        return generator_class(plan.settings.generator).build(plan.settings, base), base
+
+
+def memory_mb(
+    generator: Generator, base: Base, *, size: int, train: TrainSettings
+) -> tuple[float, float]:
+    """Fixed memory and memory per sample of a training step in MB.
+
+    The first is exact; the second adds up what autograd keeps for backward in one step on the
+    meta device (before K_tau; the few samples of Eq. 12 come on top).
+    """
+    trained = sum(p.numel() for _, p in generator.trained_parameters())
+    everything = sum(p.numel() for p in generator.objective.parameters())
+    fixed = trained * _BYTES[train.optimizer] + (everything - trained) * 4
+    fixed += trained * 4 if train.ema_decay is not None else 0
+    side, channels = size // LATENT_FACTOR, int(base.unet.config["in_channels"])
+    width = int(base.unet.config["cross_attention_dim"])
+    length = int(base.tokenizer.model_max_length)
+    z = torch.empty(1, channels, side, side, device="meta")
+    batch = {
+        "z0": z, "eps": z, "mask": torch.empty(1, 3, size, size, device="meta"),
+        "image": torch.empty(1, 3, size, size, device="meta"),
+        # on the CPU: whether a sample counts in Eq. 12 is decided from its value
+        "t": torch.full((1,), 999), "alpha_bar_t": torch.empty(1, device="meta"),
+        "c_text": torch.empty(1, length, width, device="meta"),
+    }
+    own = {id(p) for p in generator.objective.parameters()}
+    seen: dict[int, int] = {}
+    kept: list[Tensor] = []  # identities stay unique only while the tensors live
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(tensor) not in own and not tensor.is_leaf:
+            seen[storage._cdata] = storage.nbytes()
+            kept.append(tensor)
+        return tensor
+
+    dtype = _AUTOCAST.get(train.precision)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=dtype, enabled=dtype is not None),
+    ):
+        losses = generator.objective(0, batch)
+    del losses
+    return fixed / 1e6, sum(seen.values()) / 1e6
