@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+from siamese_diffusion.core.errors import SiamDiffError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Synthetic image-mask pairs for medical segmentation. Errors: one line and a hint; "
+    "--debug anywhere shows the traceback.",
+)
 data_app = typer.Typer(no_args_is_help=True, help="Make and check data sets.")
 app.add_typer(data_app, name="data")
+
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="One setting, section.key=value; repeatable.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: what is there.")]
+Base = Annotated[
+    str, typer.Option(help="tiny, a diffusers folder, a single file, or a hub id (owner/name).")
+]
+MovedBase = Annotated[
+    str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
+]
 
 
 @data_app.command("phantom")
@@ -21,9 +45,31 @@ def data_phantom(
     centre: Annotated[str | None, typer.Option(help="Only this centre, a to e.")] = None,
 ) -> None:
     """Write procedural endoscopy-like images with masks."""
+    from siamese_diffusion.core.progress import ProgressBar
     from siamese_diffusion.data.phantom import write_phantom
 
-    write_phantom(out, pairs=pairs, seed=seed, size=size, centre=centre)
+    with ProgressBar("phantom", pairs) as bar:
+        write_phantom(
+            out, pairs=pairs, seed=seed, size=size, centre=centre,
+            progress=lambda done, total: bar.advance_to(done),
+        )
+    print(out)
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="Data-set folder.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Tell what is in a folder, what is wrong with it and how to mend it; exit code 2 if broken."""
+    import json
+
+    from siamese_diffusion.data.check import check_folder
+
+    report = check_folder(folder)
+    print(json.dumps(report.as_dict(), indent=2) if json_ else report.text())
+    if not report.ok:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -34,11 +80,11 @@ def pretrain(
     autoencoder: Annotated[
         Path | None, typer.Option(help="Use this autoencoder instead of training one.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, a.b=value.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    config: Config = None,
+    set_: Set = None,
+    device: Device = None,
 ) -> None:
-    """Train a small base from images alone."""
+    """Train a small base of one's own from images alone."""
     from siamese_diffusion.core.config import resolve
     from siamese_diffusion.generators.pretraining import pretrain as run
     from siamese_diffusion.generators.settings import PretrainSettings
@@ -47,6 +93,165 @@ def pretrain(
     print(run(data, out, settings, split=split, autoencoder=autoencoder, device=device))
 
 
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Option(help="Data-set folder: images/, masks/, split lists.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; the same command continues it.")] = (
+        None
+    ),
+    base: Base = "tiny",
+    split: Annotated[
+        str | None, typer.Option(help="Split list; default: train if there is one, else all.")
+    ] = None,
+    generator: Annotated[str | None, typer.Option(help="Method; default siamese.")] = None,
+    preset: Annotated[str | None, typer.Option(help="paper (default) or small.")] = None,
+    config: Config = None,
+    set_: Set = None,
+    device: Device = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and stop.")
+    ] = False,
+) -> None:
+    """Train a generator on image-mask pairs. Killed or stopped, the same command continues it."""
+    from siamese_diffusion.core.errors import ConfigError
+    from siamese_diffusion.generators.fitting import plan_fit, resolve_settings, run_plan
+
+    if out is None and not dry_run:
+        raise ConfigError("fit needs a run folder", hint="add --out RUN, or --dry-run to look only")
+    asked, settings = resolve_settings(
+        generator=generator, preset=preset, config=config, overrides=set_ or []
+    )
+    plan = plan_fit(data, base, settings=settings, asked=asked, split=split)
+    if dry_run:
+        from siamese_diffusion.generators.estimate import describe
+
+        print(describe(plan))
+        return
+    assert out is not None
+    print(run_plan(plan, out, device=device))
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    masks: Annotated[Path, typer.Option(help="Data-set folder, or a folder of masks alone.")],
+    out: Annotated[Path, typer.Option(help="Synthetic set; the same command continues it.")],
+    split: Annotated[str | None, typer.Option(help="Masks of this list only.")] = None,
+    recipe: Annotated[
+        Literal["real", "random"], typer.Option(help="Masks as they are, or transformed.")
+    ] = "real",
+    folds: Annotated[int, typer.Option(help="Images per mask.")] = 1,
+    steps: Annotated[int, typer.Option(help="DDIM steps.")] = 50,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 9.0,
+    seed: Annotated[int, typer.Option(help="Base of every item's own seed.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images denoised together.")] = 8,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="One at a time: same bits for any batch size.")
+    ] = False,
+    prompt: Annotated[str | None, typer.Option(help="Default: the prompt of training.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML ranges of the random recipe.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One range of the random recipe, key=value.")
+    ] = None,
+    base: MovedBase = None,
+    device: Device = None,
+) -> None:
+    """Make a synthetic set: one image per mask and fold. Several processes may share one folder."""
+    from siamese_diffusion.core.config import resolve
+    from siamese_diffusion.data.settings import RandomRecipe
+    from siamese_diffusion.sampling.bulk import sample as run_sample
+
+    ranges = resolve(RandomRecipe, file=config, overrides=set_ or [])
+    done = run_sample(
+        run, masks, out, split=split, recipe=recipe, folds=folds, steps=steps,
+        guidance_scale=guidance, seed=seed, batch_size=batch_size, exact=exact, random=ranges,
+        base=base, device=device, prompt=prompt,
+    )
+    for warning in done.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{done.out}: {done.planned} planned, {done.made} made, {done.already_there} were there")
+
+
+@app.command("import")
+def import_(
+    release: Annotated[Path, typer.Argument(help="Checkpoint of the authors' release.")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    base: Base = "tiny",
+    config: Config = None,
+    set_: Set = None,
+    prompt: Annotated[str | None, typer.Option(help="Prompt the model was trained with.")] = None,
+) -> None:
+    """Turn a checkpoint of the authors' release into a run folder."""
+    from siamese_diffusion.generators.fitting import resolve_settings
+    from siamese_diffusion.interchange.importer import import_release
+
+    _, settings = resolve_settings(config=config, overrides=set_ or [])
+    report = import_release(release, out, base=base, settings=settings, prompt=prompt)
+    print(report.text())
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Argument(help="What to write.")],
+    to: Annotated[
+        Literal["diffusers", "release"], typer.Option(help="Format.")
+    ] = "diffusers",
+    base: MovedBase = None,
+) -> None:
+    """Write a run as a diffusers folder, or in the naming of the authors' release."""
+    from siamese_diffusion.interchange.exporter import export_diffusers, export_release
+
+    write = export_diffusers if to == "diffusers" else export_release
+    print(write(run, out, base=base))
+
+
+@app.command()
+def report(
+    sources: Annotated[list[Path], typer.Argument(help="Run folders and synthetic sets.")],
+    out: Annotated[Path | None, typer.Option(help="Default: report.html in the first.")] = None,
+) -> None:
+    """Write one self-contained HTML page about runs and synthetic sets."""
+    from siamese_diffusion.reports.html import write_report
+
+    print(write_report(sources, out))
+
+
+@app.command()
+def doctor() -> None:
+    """Look at the installation and say what to mend; exit code 2 if something is broken."""
+    from siamese_diffusion.cli.doctor import examine
+
+    text, ok = examine()
+    print(text)
+    if not ok:
+        raise typer.Exit(2)
+
+
 def main() -> None:
-    """Entry point."""
-    app()
+    """Entry point: settings for libraries, and errors as one line plus a hint."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    # Bars and remarks of libraries would bury ours.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("siamese_diffusion").setLevel(logging.INFO)
+    try:
+        app()
+    except SiamDiffError as error:
+        if debug:
+            raise
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,1 @@
+"""Checks of a synthetic set against the real one."""
