@@ -52,13 +52,45 @@ def main() -> None:
     started = time.monotonic()
     data, run, synthetic = out / "phantoms", out / "run", out / "synthetic"
 
-    siamdiff("data", "phantom", str(data), "--pairs", str(options.pairs), "--seed", "7",
-             "--size", str(SIZE))
-    siamdiff("fit", "--data", str(data), "--base", "tiny", "--preset", "small", "--out", str(run),
-             "--set", f"train.steps={options.steps}")
+    siamdiff(
+        "data",
+        "phantom",
+        str(data),
+        "--pairs",
+        str(options.pairs),
+        "--seed",
+        "7",
+        "--size",
+        str(SIZE),
+    )
+    siamdiff(
+        "fit",
+        "--data",
+        str(data),
+        "--base",
+        "tiny",
+        "--preset",
+        "small",
+        "--out",
+        str(run),
+        "--set",
+        f"train.steps={options.steps}",
+    )
     # masks that the training never saw
-    siamdiff("sample", str(run), "--masks", str(data), "--split", "test", "--out", str(synthetic),
-             "--steps", "25", "--guidance", "2")
+    siamdiff(
+        "sample",
+        str(run),
+        "--masks",
+        str(data),
+        "--split",
+        "test",
+        "--out",
+        str(synthetic),
+        "--steps",
+        "25",
+        "--guidance",
+        "2",
+    )
     numbers = measure_alignment(data, synthetic)
     siamdiff("report", str(run), str(synthetic), "--out", str(out / "report.html"))
 

@@ -107,7 +107,7 @@ def _train(
         x, y = image[rows], mask[rows].float()
         loss = segmentation_loss(network(x.flip(axes)), y.flip(axes))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         if progress is not None:
@@ -117,7 +117,7 @@ def _train(
 
 @torch.no_grad()
 def _predict(network: SmallUNet, image: Tensor) -> Tensor:
-    return torch.cat([network(part) > 0 for part in image.split(32)])
+    return torch.cat([network(part) > 0 for part in torch.split(image, 32)])
 
 
 def _derangement(n: int, seed: int) -> list[int]:

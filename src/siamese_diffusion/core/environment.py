@@ -10,8 +10,16 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("siamese-diffusion", "torch", "diffusers", "transformers", "accelerate", "safetensors",
-             "numpy", "pillow")
+_PACKAGES = (
+    "siamese-diffusion",
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "numpy",
+    "pillow",
+)
 
 
 def snapshot() -> dict[str, object]:

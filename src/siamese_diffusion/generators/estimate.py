@@ -34,30 +34,39 @@ def describe(plan: FitPlan) -> str:
     micro = train.micro_batch_size or train.batch_size
     fixed, per_sample = memory_mb(generator, base, size=settings.data.size, train=train)
     total_mb = fixed + micro * per_sample
-    return "\n".join([
-        to_yaml(settings).rstrip(),
-        "---",
-        f"data: {n} pairs in '{plan.folder.root}'"
-        + (f", split '{plan.folder.split}'" if plan.folder.split else "")
-        + f"; {plan.folder.mask_rule.statement}",
-        f"prompt: {plan.folder.pairs[0].prompt}",
-        f"base: {plan.base.reference} ({plan.base.kind}), first width {plan.base.first_width}",
-        *parts,
-        f"steps: {train.steps} of {train.batch_size} (effective batch; micro-batch {micro}, "
-        f"accumulation {train.batch_size // micro} on one process), "
-        f"{per_epoch or 'less than 1'} steps per epoch, {epochs:.1f} epochs",
-        f"memory: about {total_mb:,.0f} MB on the device ({fixed:,.0f} MB for weights, gradients "
-        f"and optimizer, {per_sample:,.0f} MB per sample of the micro-batch; counted from saved "
-        "tensors, without temporaries of single operations)",
-    ])
+    return "\n".join(
+        [
+            to_yaml(settings).rstrip(),
+            "---",
+            f"data: {n} pairs in '{plan.folder.root}'"
+            + (f", split '{plan.folder.split}'" if plan.folder.split else "")
+            + f"; {plan.folder.mask_rule.statement}",
+            f"prompt: {plan.folder.pairs[0].prompt}",
+            f"base: {plan.base.reference} ({plan.base.kind}), first width {plan.base.first_width}",
+            *parts,
+            f"steps: {train.steps} of {train.batch_size} (effective batch; micro-batch {micro}, "
+            f"accumulation {train.batch_size // micro} on one process), "
+            f"{per_epoch or 'less than 1'} steps per epoch, {epochs:.1f} epochs",
+            f"memory: about {total_mb:,.0f} MB on the device ({fixed:,.0f} MB for weights, "
+            f"gradients and optimizer, {per_sample:,.0f} MB per sample of the micro-batch; counted "
+            "from saved tensors, without temporaries of single operations)",
+        ]
+    )
 
 
 def _on_meta(plan: FitPlan) -> tuple[Generator, Base]:
     """The same generator without memory behind it."""
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(plan.base.unet.config)
-    base = Base(plan.base.vae, unet, plan.base.text_encoder, plan.base.tokenizer,
-                plan.base.scheduler, plan.base.reference, plan.base.kind)
+    base = Base(
+        plan.base.vae,
+        unet,
+        plan.base.text_encoder,
+        plan.base.tokenizer,
+        plan.base.scheduler,
+        plan.base.reference,
+        plan.base.kind,
+    )
     unet.requires_grad_(False).eval()
     with torch.device("meta"):
         return generator_class(plan.settings.generator).build(plan.settings, base), base
@@ -80,10 +89,13 @@ def memory_mb(
     length = int(base.tokenizer.model_max_length)
     z = torch.empty(1, channels, side, side, device="meta")
     batch = {
-        "z0": z, "eps": z, "mask": torch.empty(1, 3, size, size, device="meta"),
+        "z0": z,
+        "eps": z,
+        "mask": torch.empty(1, 3, size, size, device="meta"),
         "image": torch.empty(1, 3, size, size, device="meta"),
         # on the CPU: whether a sample counts in Eq. 12 is decided from its value
-        "t": torch.full((1,), 999), "alpha_bar_t": torch.empty(1, device="meta"),
+        "t": torch.full((1,), 999),
+        "alpha_bar_t": torch.empty(1, device="meta"),
         "c_text": torch.empty(1, length, width, device="meta"),
     }
     own = {id(p) for p in generator.objective.parameters()}

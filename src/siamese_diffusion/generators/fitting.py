@@ -11,7 +11,7 @@ import torch
 
 from siamese_diffusion.core.artifacts import RunPaths, text_sha256
 from siamese_diffusion.core.config import asked as merge
-from siamese_diffusion.core.config import build, nearest, read_yaml, to_yaml
+from siamese_diffusion.core.config import build, nearest, to_yaml
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.generators.run_folder import (
@@ -109,7 +109,7 @@ def fit(
     device: str | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Train a generator; the same call continues an interrupted training, or returns a finished one.
+    """Train a generator; the same call continues an interrupted training.
 
     Args:
         data: Data-set folder.
@@ -137,9 +137,7 @@ def fit(
     return run_plan(plan, Path(out), device=device, quiet=quiet)
 
 
-def run_plan(
-    plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool = False
-) -> Path:
+def run_plan(plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool = False) -> Path:
     """Carry out a plan in a run folder."""
     settings, folder, base = plan.settings, plan.folder, plan.base
     paths = RunPaths(out)
@@ -166,31 +164,58 @@ def run_plan(
         return out
     generator = generator_class(settings.generator).build(settings, base)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    tensors = pair_tensors(base, folder, size=settings.data.size, cache=paths.cache, device=where,
-                           base_sha256=base_sha256, quiet=quiet)
+    tensors = pair_tensors(
+        base,
+        folder,
+        size=settings.data.size,
+        cache=paths.cache,
+        device=where,
+        base_sha256=base_sha256,
+        quiet=quiet,
+    )
     shown = _preview_folder(plan)
-    preview = tensors if shown is None else pair_tensors(
-        base, shown, size=settings.data.size, cache=paths.cache, device=where,
-        base_sha256=base_sha256, quiet=quiet)
+    preview = (
+        tensors
+        if shown is None
+        else pair_tensors(
+            base,
+            shown,
+            size=settings.data.size,
+            cache=paths.cache,
+            device=where,
+            base_sha256=base_sha256,
+            quiet=quiet,
+        )
+    )
     task = PairTask(generator, base, tensors, preview, settings=settings, paths=paths)
-    trainer = Trainer(settings.train, task, folder=paths.root,
-                      settings_hash=text_sha256(to_yaml(settings)), label=settings.generator,
-                      quiet=quiet, device=device)
+    trainer = Trainer(
+        settings.train,
+        task,
+        folder=paths.root,
+        settings_hash=text_sha256(to_yaml(settings)),
+        label=settings.generator,
+        quiet=quiet,
+        device=device,
+    )
     trainer.run()
     if trainer.average is not None:
         trainer.average.finish()
     if trainer.accelerator.is_main_process:
         identity = save_model(paths, generator.modules, base_sha256=base_sha256)
-        write_run(paths, replace(info, state=COMPLETE, model_sha256=identity,
-                                 step=settings.train.steps))
+        write_run(
+            paths, replace(info, state=COMPLETE, model_sha256=identity, step=settings.train.steps)
+        )
     trainer.accelerator.wait_for_everyone()
     return out
 
 
 def _lasting(base: Base) -> str:
     """A reference that holds from any working directory."""
-    return str(base.path.resolve()) if base.path and base.kind in ("folder", "file") else (
-        base.reference)
+    return (
+        str(base.path.resolve())
+        if base.path and base.kind in ("folder", "file")
+        else (base.reference)
+    )
 
 
 def _without_degenerate(folder: PairFolder, settings: FitSettings) -> PairFolder:
@@ -204,7 +229,9 @@ def _without_degenerate(folder: PairFolder, settings: FitSettings) -> PairFolder
         return folder.without(stems)
     logger.warning(
         "%d masks are degenerate (%s), e.g. '%s'; data.degenerate=drop leaves them out",
-        len(stems), told, stems[0],
+        len(stems),
+        told,
+        stems[0],
     )
     return folder
 
@@ -218,8 +245,9 @@ def _preview_folder(plan: FitPlan) -> PairFolder | None:
         return None
     folder = PairFolder.open(root, split=name, prompt=plan.settings.data.prompt)
     # A lesionless mask shows nothing in a grid of lesions.
-    folder = folder.without([s for v in folder.degenerate(plan.settings.data.size).values()
-                             for s in v])
+    folder = folder.without(
+        [s for v in folder.degenerate(plan.settings.data.size).values() for s in v]
+    )
     n = max(preview.pairs, preview.validation_pairs)
     step = max(1.0, len(folder) / n)
     kept = {folder.stems[int(i * step)] for i in range(min(n, len(folder)))}

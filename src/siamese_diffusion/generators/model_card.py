@@ -65,8 +65,9 @@ def base_card(
     parameters: Mapping[str, int],
 ) -> str:
     """Markdown: what it is, how it was made, how good it is, what it must not be used for."""
-    hours = {stage: _seconds(stages / stage / "log.jsonl") / 60
-             for stage in ("autoencoder", "denoiser")}
+    hours = {
+        stage: _seconds(stages / stage / "log.jsonl") / 60 for stage in ("autoencoder", "denoiser")
+    }
     times = ", ".join(f"{stage} {minutes:.0f} min" for stage, minutes in hours.items() if minutes)
     counts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items())
     packages = json.dumps(environment.get("packages"))
@@ -98,7 +99,7 @@ It is no medical device and no substitute for Stable Diffusion 1.5.
 ```yaml
 {to_yaml(settings).strip()}
 ```
-"""
+"""  # noqa: E501
 
 
 def _seconds(log: Path) -> float:

@@ -116,8 +116,10 @@ def pretrain(
         autoencoder=str(autoencoder) if autoencoder else None,
         stages=stages,
         environment=snapshot(),
-        parameters={name: sum(p.numel() for p in getattr(base, name).parameters())
-                    for name in ("vae", "unet", "text_encoder")},
+        parameters={
+            name: sum(p.numel() for p in getattr(base, name).parameters())
+            for name in ("vae", "unet", "text_encoder")
+        },
     )
     grid.save(stages / "base" / "samples.png")
     atomic_write_text(stages / "base" / "README.md", card)
@@ -163,9 +165,7 @@ def _finished(out: Path, settings: PretrainSettings, identity: str) -> bool:
     return True
 
 
-def _hold_out(
-    images: np.ndarray, settings: PretrainSettings
-) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(images: np.ndarray, settings: PretrainSettings) -> tuple[np.ndarray, np.ndarray]:
     """A seeded split; at least one image on either side."""
     order = np.random.default_rng(derive_seed(0, "hold-out")).permutation(len(images))
     n = max(1, round(settings.hold_out * len(images)))
@@ -177,17 +177,35 @@ def _identity(settings: PretrainSettings) -> str:
 
 
 def _train_autoencoder(
-    base: Base, train: np.ndarray, held_out: np.ndarray, settings: PretrainSettings,
-    stages: Path, device: str | None, quiet: bool,
+    base: Base,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    settings: PretrainSettings,
+    stages: Path,
+    device: str | None,
+    quiet: bool,
 ) -> None:
     task = AutoencoderTask(
-        base, train, held_out, batch_size=settings.autoencoder.batch_size,
-        seed=settings.autoencoder.seed, edge_weight=settings.edge_weight,
-        kl_weight=settings.kl_weight, flips=settings.flips,
+        base,
+        train,
+        held_out,
+        batch_size=settings.autoencoder.batch_size,
+        seed=settings.autoencoder.seed,
+        edge_weight=settings.edge_weight,
+        kl_weight=settings.kl_weight,
+        flips=settings.flips,
     )
-    _run(Trainer(settings.autoencoder, task, folder=stages / "autoencoder",
-                 settings_hash=_identity(settings), label="autoencoder", quiet=quiet,
-                 device=device))
+    _run(
+        Trainer(
+            settings.autoencoder,
+            task,
+            folder=stages / "autoencoder",
+            settings_hash=_identity(settings),
+            label="autoencoder",
+            quiet=quiet,
+            device=device,
+        )
+    )
 
 
 def _run(trainer: Trainer) -> None:
@@ -226,12 +244,32 @@ def _latents(
 
 
 def _train_denoiser(
-    base: Base, mean: Tensor, std: Tensor, prompt: str, settings: PretrainSettings,
-    stages: Path, device: str | None, quiet: bool,
+    base: Base,
+    mean: Tensor,
+    std: Tensor,
+    prompt: str,
+    settings: PretrainSettings,
+    stages: Path,
+    device: str | None,
+    quiet: bool,
 ) -> None:
     task = DenoiserTask(
-        base, mean, std, base.embed([prompt, ""]), batch_size=settings.denoiser.batch_size,
-        seed=settings.denoiser.seed, empty_prompt_probability=settings.empty_prompt_probability,
+        base,
+        mean,
+        std,
+        base.embed([prompt, ""]),
+        batch_size=settings.denoiser.batch_size,
+        seed=settings.denoiser.seed,
+        empty_prompt_probability=settings.empty_prompt_probability,
     )
-    _run(Trainer(settings.denoiser, task, folder=stages / "denoiser",
-                 settings_hash=_identity(settings), label="denoiser", quiet=quiet, device=device))
+    _run(
+        Trainer(
+            settings.denoiser,
+            task,
+            folder=stages / "denoiser",
+            settings_hash=_identity(settings),
+            label="denoiser",
+            quiet=quiet,
+            device=device,
+        )
+    )

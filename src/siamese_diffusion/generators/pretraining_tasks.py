@@ -68,7 +68,7 @@ class AutoencoderTask:
         flips: bool,
     ) -> None:
         # channels-last halves the time of convolutions on CPUs, and is what tensor cores want
-        base.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        base.vae.to(memory_format=torch.channels_last)
         base.vae.requires_grad_(True).train()
         self.objective: nn.Module = AutoencoderObjective(
             base.vae, edge_weight=edge_weight, kl_weight=kl_weight
@@ -81,11 +81,13 @@ class AutoencoderTask:
         self._flips = flips
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self._vae.named_parameters()
+        named: Iterator[tuple[str, nn.Parameter]] = self._vae.named_parameters()
+        return named
 
     def batch(self, step: int, positions: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-        rows = sample_order(self._seed, step, positions, n=len(self._images),
-                            batch_size=self._batch_size)
+        rows = sample_order(
+            self._seed, step, positions, n=len(self._images), batch_size=self._batch_size
+        )
         pictures, noises = [], []
         channels, side = int(self._vae.config["latent_channels"]), self._images.shape[1] // 8
         for position, row in zip(positions, rows, strict=True):
@@ -159,11 +161,13 @@ class DenoiserTask:
         self._empty = empty_prompt_probability
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self._unet.named_parameters()
+        named: Iterator[tuple[str, nn.Parameter]] = self._unet.named_parameters()
+        return named
 
     def batch(self, step: int, positions: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-        rows = sample_order(self._seed, step, positions, n=len(self._mean),
-                            batch_size=self._batch_size)
+        rows = sample_order(
+            self._seed, step, positions, n=len(self._mean), batch_size=self._batch_size
+        )
         shape = tuple(self._mean.shape[1:])
         posterior, eps, times, empty = [], [], [], []
         for position in positions:

@@ -107,8 +107,11 @@ def claim_run(
     """
     if paths.run.exists():
         before, old = read_run(paths)
-        differences = changed_keys(old, settings) if type(old) is type(settings) else [
-            f"generator: {old.generator} -> {settings.generator}"]
+        differences = (
+            changed_keys(old, settings)
+            if type(old) is type(settings)
+            else [f"generator: {old.generator} -> {settings.generator}"]
+        )
         old_identity, new_identity = before.identity(), info.identity()
         differences += [
             f"{key}: {_short(old_identity[key])} -> {_short(new_identity[key])}"
@@ -179,8 +182,9 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, where: str)
         if n in state and state[n].shape != own[n].shape
     ]
     if problems:
-        shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more"
-                                            if len(problems) > 20 else "")
+        shown = "; ".join(problems[:20]) + (
+            f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
+        )
         raise WeightsError(
             f"'{where}' is of another architecture: {shown}",
             hint="use the base and settings it was trained with",

@@ -112,6 +112,9 @@ class Siamese:
             times = torch.full((len(z),), t, device=z.device)
             controls = net.controls(z, times, context, hints)
             eps = net.predict(net.encode(z, times, context), context, controls)
-            return guide(*eps.chunk(2), guidance_scale) if guided else eps
+            if not guided:
+                return eps
+            eps_empty, eps_text = eps.chunk(2)
+            return guide(eps_empty, eps_text, guidance_scale)
 
         return ddim_sample(predict, noise, self._alpha_bar.to(noise.device), steps)

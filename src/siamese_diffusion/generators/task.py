@@ -71,7 +71,12 @@ class PairTask:
             empty = torch.rand((), generator=draws) < settings.data.empty_prompt_probability
             prompts.append(0 if empty else int(pairs.prompt[row]))
         return self._assemble(
-            pairs, rows, torch.stack(posterior), torch.stack(eps), torch.stack(times), prompts,
+            pairs,
+            rows,
+            torch.stack(posterior),
+            torch.stack(eps),
+            torch.stack(times),
+            prompts,
             device,
         )
 
@@ -123,8 +128,13 @@ class PairTask:
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         atomic_write_bytes(path, buffer.getvalue())
-        return {"file": str(path.relative_to(self._paths.root)), "rows": "masks, real, samples",
-                "columns": n, "guidance_scale": preview.guidance_scale, "steps": preview.steps}
+        return {
+            "file": str(path.relative_to(self._paths.root)),
+            "rows": "masks, real, samples",
+            "columns": n,
+            "guidance_scale": preview.guidance_scale,
+            "steps": preview.steps,
+        }
 
     def _assemble(
         self,
@@ -148,8 +158,10 @@ class PairTask:
         if self._generator.needs_images:
             batch["image"] = pairs.image[chosen].float() / 255
         # timesteps stay on the CPU: the gate of Eq. (13) is read from them
-        return {name: value if name == "t" else value.to(device, non_blocking=True)
-                for name, value in batch.items()}
+        return {
+            name: value if name == "t" else value.to(device, non_blocking=True)
+            for name, value in batch.items()
+        }
 
 
 def _as_hint(mask: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
@@ -20,7 +21,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from siamese_diffusion.core.artifacts import file_sha256
 from siamese_diffusion.core.config import nearest
 from siamese_diffusion.core.errors import WeightsError
 from siamese_diffusion.models.weights import read_state_dict
@@ -28,7 +28,7 @@ from siamese_diffusion.models.weights import read_state_dict
 EMBEDDED = ("tiny",)
 COMPONENTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 LATENT_FACTOR = 8  # of Stable Diffusion's autoencoder; the hint inputs downsample by the same
-Autoencoder = AutoencoderKL | AutoencoderTiny
+Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny
 
 # Settings under which diffusers' DDIM takes the steps of the authors' sampler: 1, 21, ..., 981 and
 # the schedule's first alpha-bar at the end.
@@ -95,7 +95,8 @@ class Base:
             return_tensors="pt",
         )
         ids = tokens.input_ids.to(self.text_encoder.device)
-        return self.text_encoder(ids)[0].float()
+        embedded: Tensor = self.text_encoder(ids)[0].float()
+        return embedded
 
     def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Write a diffusers folder (safetensors) that `load_base` reads."""
@@ -240,8 +241,8 @@ def _from_file(path: Path, reference: str) -> Base:
         raise WeightsError(
             f"base file '{path}' cannot be read as Stable Diffusion 1.5: "
             f"{str(error).splitlines()[0]}",
-            hint="diffusers needs the configs and tokenizer of SD 1.5 in the hub's cache for single "
-            "files; a diffusers folder works without network",
+            hint="for single files diffusers needs the configs and tokenizer of SD 1.5 in the "
+            "hub's cache; a diffusers folder works without network",
         ) from error
     return _from_pipeline(pipeline, reference, "file", path)
 

@@ -39,7 +39,8 @@ class PatchMerging(nn.Module):
         x = x.permute(0, 2, 3, 1)  # (B, H, W, c)
         corners = (x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2])
         merged = self.reduction(self.norm(torch.cat(corners, dim=-1)))  # (B, H/2, W/2, d)
-        return merged.permute(0, 3, 1, 2).contiguous()
+        out: Tensor = merged.permute(0, 3, 1, 2).contiguous()
+        return out
 
 
 class DenseHintInput(nn.Module):
@@ -52,9 +53,7 @@ class DenseHintInput(nn.Module):
     Source: Siamese-Diffusion (CVPR 2025), Sec. 3.4; layer order of the authors' release.
     """
 
-    def __init__(
-        self, out_width: int, widths: tuple[int, ...] = (16, 32, 64, 128, 256)
-    ) -> None:
+    def __init__(self, out_width: int, widths: tuple[int, ...] = (16, 32, 64, 128, 256)) -> None:
         super().__init__()
         w1, w2, w3, w4, w5 = widths
         self.conv1 = nn.Conv2d(3, w1, 3, padding=1)
@@ -71,8 +70,8 @@ class DenseHintInput(nn.Module):
         self.conv5 = nn.Conv2d(w5, w5, 3, padding=1)
         self.block5 = ResidualBlock(w5)
         self.out = nn.Conv2d(w5, out_width, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def features(self, hint: Tensor) -> Tensor:
         """Features before the zero convolution, (B, w5, H/8, W/8).
@@ -87,14 +86,17 @@ class DenseHintInput(nn.Module):
         if height % 8 or width % 8:
             padded = (-(-height // 8) * 8, -(-width // 8) * 8)
             raise ValueError(
-                f"hint is {height}x{width}; both must be multiples of 8, e.g. {padded[0]}x{padded[1]}"
+                f"hint is {height}x{width}; both must be multiples of 8, "
+                f"e.g. {padded[0]}x{padded[1]}"
             )
         x = self.block1(self.conv1(hint))
         x = self.block2(self.conv2(x))
         x = self.block3(self.conv3(self.merge1(x)))
         x = self.block4(self.conv4(self.merge2(x)))
-        return self.block5(self.conv5(self.merge3(x)))
+        out: Tensor = self.block5(self.conv5(self.merge3(x)))
+        return out
 
     def forward(self, hint: Tensor) -> Tensor:
         """Hint (B, 3, H, W) in [0, 1] to (B, out_width, H/8, W/8)."""
-        return self.out(self.features(hint))
+        out: Tensor = self.out(self.features(hint))
+        return out

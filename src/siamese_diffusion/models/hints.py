@@ -27,4 +27,5 @@ def build_hint(settings: ModelSettings, first_width: int) -> nn.Module:
     widths = hint_widths(settings, first_width)
     if settings.hint == "dense":
         return DenseHintInput(first_width, widths)
-    return ControlNetConditioningEmbedding(first_width, block_out_channels=widths)
+    hint: nn.Module = ControlNetConditioningEmbedding(first_width, block_out_channels=widths)
+    return hint

@@ -8,8 +8,8 @@ gradients cut (no copy). It knows nothing of losses, data or devices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
@@ -119,14 +119,20 @@ class SiameseNetwork(nn.Module):
             if getattr(block, "has_cross_attention", False):
                 arguments["encoder_hidden_states"] = c_text
             sample = self._run(block, arguments, frozen=frozen)
-        return self._run(net.head, {"x": sample}, frozen=frozen)
+        prediction: Tensor = self._run(net.head, {"x": sample}, frozen=frozen)
+        return prediction
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters that training updates, in a fixed order."""
         return ((n, p) for n, p in self.named_parameters() if p.requires_grad)
 
     def _down(
-        self, net: nn.Module, zt: Tensor, t: Tensor, c_text: Tensor, hint: Tensor | None
+        self,
+        net: _Encoder | ControlNetModel,
+        zt: Tensor,
+        t: Tensor,
+        c_text: Tensor,
+        hint: Tensor | None,
     ) -> Encoded:
         embedding = net.time_embedding(net.time_proj(t.to(zt.device)).to(zt.dtype))
         sample = net.conv_in(zt)
@@ -144,17 +150,19 @@ class SiameseNetwork(nn.Module):
             arguments["encoder_hidden_states"] = c_text
         return Encoded(skips, self._run(net.mid_block, arguments), embedding)
 
-    def _run(self, block: nn.Module, arguments: dict[str, object], *, frozen: bool = False):  # type: ignore[no-untyped-def]
+    def _run(
+        self, block: nn.Module, arguments: Mapping[str, object], *, frozen: bool = False
+    ) -> Any:
         """Call a block, with its weights' gradients cut, or re-computed in backward, as asked.
 
         The cut is made inside the checkpointed function: outside, the recomputation would see
         the live weights.
         """
 
-        def call():  # type: ignore[no-untyped-def]
+        def call() -> Any:
             if frozen:
                 detached = {name: p.detach() for name, p in block.named_parameters()}
-                return functional_call(block, detached, kwargs=arguments)
+                return functional_call(block, detached, kwargs=dict(arguments))
             return block(**arguments)
 
         if self.gradient_checkpointing and torch.is_grad_enabled():

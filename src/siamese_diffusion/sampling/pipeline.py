@@ -13,7 +13,7 @@ from torch import Tensor
 
 from siamese_diffusion.core.errors import DataError
 from siamese_diffusion.core.seeding import normal
-from siamese_diffusion.data.images import read_levels, resize_mask
+from siamese_diffusion.data.images import Levels, read_levels, resize_mask
 from siamese_diffusion.data.masks import binarise, detect_rule
 from siamese_diffusion.generators.base import move
 from siamese_diffusion.generators.run_folder import LoadedRun, load_run
@@ -116,8 +116,9 @@ class SiameseDiffusionPipeline:
         images: list[Image.Image] = []
         for start in range(0, len(arrays), width):
             part = slice(start, start + width)
-            images += self._batch(arrays[part], list(seeds[part]), chosen[part], steps,
-                                  guidance_scale)
+            images += self._batch(
+                arrays[part], list(seeds[part]), chosen[part], steps, guidance_scale
+            )
         return images
 
     def _batch(
@@ -153,14 +154,15 @@ class SiameseDiffusionPipeline:
     def _mask(self, mask: Mask) -> np.ndarray:
         """Any binary mask as uint8 {0, 255} of the model's size."""
         if isinstance(mask, Path | str):
-            levels, name = read_levels(Path(mask)), str(mask)
-        else:
-            name = "a given mask"
-            levels = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
-            if levels.dtype == bool:
-                levels = levels.astype(np.uint8) * 255
-            elif levels.dtype not in (np.uint8, np.uint16):
-                levels = levels.astype(np.uint16 if levels.max(initial=0) > 255 else np.uint8)
+            return self._binary(read_levels(Path(mask)), str(mask))
+        array = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
+        if array.dtype == bool:
+            return self._binary(array.astype(np.uint8) * 255, "a given mask")
+        if array.dtype == np.uint16 or array.max(initial=0) > 255:
+            return self._binary(array.astype(np.uint16), "a given mask")
+        return self._binary(array.astype(np.uint8), "a given mask")
+
+    def _binary(self, levels: Levels, name: str) -> np.ndarray:
         if levels.ndim != 2:
             raise DataError(f"{name} has shape {levels.shape}; a mask is (height, width)")
         rule = detect_rule([(name, levels)])

@@ -54,9 +54,7 @@ class TrainingState:
     scaler: Mapping[str, Any] | None = None
 
 
-def save_checkpoint(
-    folder: Path, state: TrainingState, *, settings_hash: str, keep: int
-) -> Path:
+def save_checkpoint(folder: Path, state: TrainingState, *, settings_hash: str, keep: int) -> Path:
     """Write `folder/step-<step>` and delete all but the last `keep`.
 
     Raises:
@@ -156,8 +154,13 @@ def _random_state() -> dict[str, Any]:
     algorithm, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": [version, list(key), gauss],
-        "numpy": [str(algorithm), torch.from_numpy(np.asarray(keys).astype(np.int64)),
-                  int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            str(algorithm),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

@@ -10,7 +10,7 @@ from siamese_diffusion.core.config import Settings
 
 
 class TrainSettings(Settings):
-    """How long, how fast and how often; defaults are the paper's (Sec. 4.2) where it has a value."""
+    """How long, how fast, how often; defaults are the paper's (Sec. 4.2) where it has a value."""
 
     steps: int = Field(3000, ge=1)
     """N_iter: optimizer updates. The weight ramp of Eq. 5 ends here."""

@@ -125,9 +125,17 @@ class Trainer:
         bar = ProgressBar(self._label, settings.steps, enabled=main and not self._quiet)
         with log, bar, self._signals():
             log.rewind(first)
-            log.event("resume" if first else "start", first, {"processes": self.world,
-                      "micro_batch": self.micro, "accumulation": self.accumulation,
-                      "device": str(self.device), "threads": torch.get_num_threads()})
+            log.event(
+                "resume" if first else "start",
+                first,
+                {
+                    "processes": self.world,
+                    "micro_batch": self.micro,
+                    "accumulation": self.accumulation,
+                    "device": str(self.device),
+                    "threads": torch.get_num_threads(),
+                },
+            )
             bar.advance_to(first)
             clock, counted = time.perf_counter(), first
             for k in range(first, settings.steps):
@@ -140,12 +148,20 @@ class Trainer:
                     now = time.perf_counter()
                     speed = (done - counted) * settings.batch_size / max(now - clock, 1e-9)
                     clock, counted = now, done
-                    log.event("train", done, {**terms, "grad_norm": norm,
-                              "learning_rate": learning_rate(settings, k),
-                              "samples_per_second": round(speed, 3),
-                              "peak_memory_mb": round(peak_memory_mb(self.device), 1)})
-                bar.advance_to(done, {n.removeprefix(LOSS): v for n, v in terms.items()
-                                      if n.startswith(LOSS)})
+                    log.event(
+                        "train",
+                        done,
+                        {
+                            **terms,
+                            "grad_norm": norm,
+                            "learning_rate": learning_rate(settings, k),
+                            "samples_per_second": round(speed, 3),
+                            "peak_memory_mb": round(peak_memory_mb(self.device), 1),
+                        },
+                    )
+                bar.advance_to(
+                    done, {n.removeprefix(LOSS): v for n, v in terms.items() if n.startswith(LOSS)}
+                )
                 if _due(done, settings.validate_every, settings.steps):
                     with self._averaged():
                         values = self.task.validate(self.device)
@@ -241,7 +257,7 @@ class Trainer:
             scaler = self.accelerator.scaler
             state = TrainingState(
                 step=step,
-                weights={name: p for name, p in named},
+                weights=dict(named),
                 optimizer=optimizer.state_dict(),
                 average=self.average.average if self.average is not None else None,
                 scaler=scaler.state_dict() if scaler is not None else None,
@@ -309,8 +325,8 @@ def learning_rate(settings: TrainSettings, k: int) -> float:
     if settings.decay == "constant":
         return settings.learning_rate
     span = max(1, settings.steps - settings.warmup_steps)
-    return settings.learning_rate * 0.5 * (
-        1 + math.cos(math.pi * (k - settings.warmup_steps) / span)
+    return (
+        settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (k - settings.warmup_steps) / span))
     )
 
 
