@@ -20,8 +20,10 @@ _EXTRAS = {
 
 def examine() -> tuple[str, bool]:
     """The report, and whether everything needed works."""
-    lines = [f"siamese-diffusion {__version__}", f"processor: {processor()}, "
-             f"{os.cpu_count()} cores"]
+    lines = [
+        f"siamese-diffusion {__version__}",
+        f"processor: {processor()}, {os.cpu_count()} cores",
+    ]
     ok = True
     for name in ("torch", "diffusers", "transformers", "accelerate", "safetensors"):
         problem = _import_problem(name)
@@ -34,8 +36,11 @@ def examine() -> tuple[str, bool]:
         lines.append(_device())
     for extra, modules in _EXTRAS.items():
         missing = [m for m in modules if importlib.util.find_spec(m) is None]
-        state = "installed" if not missing else (
-            f"not installed (optional: pip install 'siamese-diffusion[{extra}]')")
+        state = (
+            "installed"
+            if not missing
+            else (f"not installed (optional: pip install 'siamese-diffusion[{extra}]')")
+        )
         lines.append(f"extra {extra}: {state}")
     tiny = Path(__file__).parents[1] / "bases" / "tiny" / "model_index.json"
     lines.append(f"embedded base tiny: {'present' if tiny.exists() else 'MISSING; reinstall'}")
@@ -43,8 +48,10 @@ def examine() -> tuple[str, bool]:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     lines.append(f"disk free here: {free:.1f} GiB")
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    lines.append("network: never used unless a hub id is given as base"
-                 + ("; HF_HUB_OFFLINE is set" if offline else ""))
+    lines.append(
+        "network: never used unless a hub id is given as base"
+        + ("; HF_HUB_OFFLINE is set" if offline else "")
+    )
     lines.append("everything needed works" if ok else "something needs mending, see above")
     return "\n".join(lines), ok
 
@@ -64,8 +71,10 @@ def _torchvision() -> str:
     problem = _import_problem("torchvision")
     if problem is None:
         return "works, and not needed"
-    return (f"installed but broken: {problem}; it breaks diffusers and transformers too. "
-            "Mend: pip uninstall torchvision")
+    return (
+        f"installed but broken: {problem}; it breaks diffusers and transformers too. "
+        "Mend: pip uninstall torchvision"
+    )
 
 
 def _device() -> str:

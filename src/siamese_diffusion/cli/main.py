@@ -50,7 +50,11 @@ def data_phantom(
 
     with ProgressBar("phantom", pairs) as bar:
         write_phantom(
-            out, pairs=pairs, seed=seed, size=size, centre=centre,
+            out,
+            pairs=pairs,
+            seed=seed,
+            size=size,
+            centre=centre,
             progress=lambda done, total: bar.advance_to(done),
         )
     print(out)
@@ -165,9 +169,21 @@ def sample(
 
     ranges = resolve(RandomRecipe, file=config, overrides=set_ or [])
     done = run_sample(
-        run, masks, out, split=split, recipe=recipe, folds=folds, steps=steps,
-        guidance_scale=guidance, seed=seed, batch_size=batch_size, exact=exact, random=ranges,
-        base=base, device=device, prompt=prompt,
+        run,
+        masks,
+        out,
+        split=split,
+        recipe=recipe,
+        folds=folds,
+        steps=steps,
+        guidance_scale=guidance,
+        seed=seed,
+        batch_size=batch_size,
+        exact=exact,
+        random=ranges,
+        base=base,
+        device=device,
+        prompt=prompt,
     )
     for warning in done.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -196,9 +212,7 @@ def import_(
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     out: Annotated[Path, typer.Argument(help="What to write.")],
-    to: Annotated[
-        Literal["diffusers", "release"], typer.Option(help="Format.")
-    ] = "diffusers",
+    to: Annotated[Literal["diffusers", "release"], typer.Option(help="Format.")] = "diffusers",
     base: MovedBase = None,
 ) -> None:
     """Write a run as a diffusers folder, or in the naming of the authors' release."""

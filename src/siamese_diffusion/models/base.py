@@ -6,6 +6,7 @@ hub id. Nothing is fetched unless a hub id was given.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -13,11 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -102,8 +102,8 @@ class Base:
         """Write a diffusers folder (safetensors) that `load_base` reads."""
         for name in ("vae", "unet", "text_encoder"):
             module = getattr(self, name)
-            module.to(dtype).save_pretrained(folder / name, safe_serialization=True)
-            module.to(torch.float32)
+            stored = module if dtype == torch.float32 else copy.deepcopy(module).to(dtype)
+            stored.save_pretrained(folder / name, safe_serialization=True)
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.scheduler.save_pretrained(folder / "scheduler")
         index = {
@@ -171,15 +171,16 @@ def load_autoencoder(path: Path) -> Autoencoder:
         if path.is_dir():
             config = json.loads((path / "config.json").read_text())
             tiny = config.get("_class_name") == "AutoencoderTiny"
-            cls = AutoencoderTiny if tiny else AutoencoderKL
-            return cls.from_pretrained(path, local_files_only=True, torch_dtype=torch.float32)
+            return _strictly(AutoencoderTiny if tiny else AutoencoderKL, path)
         state = {name: value.float() for name, value in read_state_dict(path).items()}
         vae = AutoencoderTiny()
         vae.load_state_dict(state, strict=True)
         return vae
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # as for base folders
         raise WeightsError(
-            f"autoencoder '{path}' cannot be loaded: {str(error).splitlines()[0]}",
+            f"autoencoder '{path}' cannot be loaded: {_first_line(error)}",
             hint="give a diffusers autoencoder folder, or the weights file of a TAESD "
             "(latent factor 8)",
         ) from error
@@ -206,13 +207,9 @@ def _from_folder(folder: Path, reference: str, kind: str) -> Base:
     try:
         return Base(
             vae=load_autoencoder(folder / "vae"),
-            unet=UNet2DConditionModel.from_pretrained(
-                folder / "unet", local_files_only=True, torch_dtype=torch.float32
-            ),
-            text_encoder=CLIPTextModel.from_pretrained(
-                folder / "text_encoder", local_files_only=True, dtype=torch.float32
-            ),
-            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+            unet=_strictly(UNet2DConditionModel, folder / "unet"),
+            text_encoder=_strictly(CLIPTextModel, folder / "text_encoder"),
+            tokenizer=_tokenizer(folder / "tokenizer"),
             scheduler=_schedule(
                 DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
             ),
@@ -220,11 +217,50 @@ def _from_folder(folder: Path, reference: str, kind: str) -> Base:
             kind=kind,
             path=folder,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # the libraries' readers raise many kinds; all mean "damaged"
         raise WeightsError(
-            f"base folder '{folder}' cannot be loaded: {str(error).splitlines()[0]}",
+            f"base folder '{folder}' cannot be loaded: {_first_line(error)}",
             hint="every component needs its config.json and a .safetensors file",
         ) from error
+
+
+def _strictly(cls: Any, folder: Path) -> Any:
+    """Load a component in float32; refuse a file that lacks tensors or holds others."""
+    dtype = {"dtype" if cls is CLIPTextModel else "torch_dtype": torch.float32}
+    module, info = cls.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, **dtype
+    )
+    problems = [
+        f"{kind.removesuffix('_keys')} {name}"
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        for name in sorted(map(str, info.get(kind) or ()))
+    ]
+    # buffers that old files carry and new classes compute
+    problems = [p for p in problems if not p.endswith("position_ids")]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise WeightsError(
+            f"the weights in '{folder}' do not fit its config: {'; '.join(problems[:5])}{more}",
+            hint="use config.json and weights of the same model",
+        )
+    return module
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    """A tokenizer whose vocabulary is there; the library would make up an empty one."""
+    whole = (folder / "tokenizer.json").is_file()
+    if not whole and not all((folder / n).is_file() for n in ("vocab.json", "merges.txt")):
+        raise WeightsError(
+            f"tokenizer folder '{folder}' has neither tokenizer.json nor vocab.json with merges.txt"
+        )
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _from_file(path: Path, reference: str) -> Base:
@@ -239,8 +275,7 @@ def _from_file(path: Path, reference: str) -> Base:
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise WeightsError(
-            f"base file '{path}' cannot be read as Stable Diffusion 1.5: "
-            f"{str(error).splitlines()[0]}",
+            f"base file '{path}' cannot be read as Stable Diffusion 1.5: {_first_line(error)}",
             hint="for single files diffusers needs the configs and tokenizer of SD 1.5 in the "
             "hub's cache; a diffusers folder works without network",
         ) from error
@@ -258,7 +293,7 @@ def _from_hub(name: str) -> Base:
     except Exception as error:  # the hub client raises many kinds; all mean "not to be had"
         raise WeightsError(
             f"base '{name}' is no folder here and could not be had from the hub: "
-            f"{str(error).splitlines()[0]}",
+            f"{_first_line(error)}",
             hint="give the path of a local folder, or check the id and the network"
             + (" (HF_HUB_OFFLINE is set)" if offline else ""),
         ) from error

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -36,14 +35,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             hint="save its state dict alone (torch.save(model.state_dict(), ...)) or convert it "
             "to .safetensors on a machine where you trust it",
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:
+    except Exception as error:  # a damaged file makes the readers raise almost anything
         raise WeightsError(f"weights file '{path}' cannot be read: {_reason(error)}") from error
     for key in ("state_dict", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    tensors = {
-        str(name): value for name, value in dict(content or {}).items() if isinstance(value, Tensor)
-    }
+    named = content if isinstance(content, Mapping) else {}
+    tensors = {str(name): value for name, value in named.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"weights file '{path}' holds no tensors")
     return tensors
