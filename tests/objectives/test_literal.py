@@ -1,12 +1,14 @@
-"""The efficient step against the literal deep-copy transcription: losses and every gradient."""
+"""The efficient step against the literal one: losses, every gradient, and how often it computes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reference.literal import disturb, literal_terms, toy_batch, toy_unet
 from siamese_diffusion.models.settings import ModelSettings
@@ -125,3 +127,66 @@ def test_the_literal_step_leaves_the_frozen_encoder_without_gradient() -> None:
     found = gradients(network, terms)
     assert all(grad is None for name, grad in found.items() if name.startswith("encoder."))
     assert all(grad is not None for name, grad in found.items() if not name.startswith("encoder."))
+
+
+# What the efficient step saves
+
+
+@contextmanager
+def counted(network: SiameseNetwork) -> Iterator[dict[str, list[int]]]:
+    """Batch sizes of every call of the encoder, hint, control branch and decoder."""
+    places: dict[str, nn.Module] = {
+        "encoder": network.encoder.conv_in,
+        "hint": network.control.controlnet_cond_embedding,
+        "control": network.control.conv_in,
+        "decoder": network.decoder.head.conv_out,
+    }
+    batches: dict[str, list[int]] = {name: [] for name in places}
+    handles = [
+        place.register_forward_hook(
+            lambda _module, _given, out, name=name: batches[name].append(len(out))
+        )
+        for name, place in places.items()
+    ]
+    try:
+        yield batches
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def step(
+    network: SiameseNetwork, t: list[int], *, k: int, settings: SiameseSettings | None = None
+) -> None:
+    settings = settings or SiameseSettings()
+    siamese_terms(network, toy_batch(t), k=k, n_iter=30, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("k", "t"), [(5, [100, 600, 20, 999]), (20, [200, 600, 200, 999])], ids=["k", "t"]
+)
+def test_outside_the_gate_the_encoder_runs_once_and_each_control_once(k: int, t: list[int]) -> None:
+    _, network = problem()
+    with counted(network) as batches:
+        step(network, t, k=k)
+    assert batches == {"encoder": [4], "hint": [4, 4], "control": [4, 4], "decoder": [4, 4]}
+
+
+def test_inside_the_gate_only_the_gated_rows_run_again_and_their_hints_are_reused() -> None:
+    _, network = problem()
+    with counted(network) as batches:
+        step(network, [100, 600, 999, 700, 20], k=20)
+    assert batches == {
+        "encoder": [5, 2],
+        "hint": [5, 5],
+        "control": [5, 5, 2],
+        "decoder": [5, 5, 2],
+    }
+
+
+def test_the_controlnet_setting_runs_each_part_once() -> None:
+    controlnet = SiameseSettings(image_pass=False, online_augment=False, consistency_weight=0)
+    _, network = problem()
+    with counted(network) as batches:
+        step(network, [100, 600], k=20, settings=controlnet)
+    assert batches == {"encoder": [2], "hint": [2], "control": [2], "decoder": [2]}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from reference.literal import disturb, toy_batch, toy_unet
@@ -390,58 +387,3 @@ def test_under_no_grad_the_terms_keep_their_values() -> None:
     for name, value in kept.items():
         assert torch.equal(plain[name], value.detach()), name
         assert not plain[name].requires_grad
-
-
-# Operation counts
-
-
-@contextmanager
-def counted(network: SiameseNetwork) -> Iterator[dict[str, list[int]]]:
-    """Batch sizes of every call of the encoder, hint, control branch and decoder."""
-    places: dict[str, nn.Module] = {
-        "encoder": network.encoder.conv_in,
-        "hint": network.control.controlnet_cond_embedding,
-        "control": network.control.conv_in,
-        "decoder": network.decoder.head.conv_out,
-    }
-    batches: dict[str, list[int]] = {name: [] for name in places}
-    handles = [
-        place.register_forward_hook(
-            lambda _module, _given, out, name=name: batches[name].append(len(out))
-        )
-        for name, place in places.items()
-    ]
-    try:
-        yield batches
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@pytest.mark.parametrize(
-    ("k", "t"), [(5, [100, 600, 20, 999]), (20, [200, 600, 200, 999])], ids=["k", "t"]
-)
-def test_outside_the_gate_the_encoder_runs_once_and_each_control_once(k: int, t: list[int]) -> None:
-    _, network = toy()
-    with counted(network) as batches:
-        terms_of(network, t, k=k)
-    assert batches == {"encoder": [4], "hint": [4, 4], "control": [4, 4], "decoder": [4, 4]}
-
-
-def test_inside_the_gate_only_the_gated_rows_run_again_and_their_hints_are_reused() -> None:
-    _, network = toy()
-    with counted(network) as batches:
-        terms_of(network, [100, 600, 999, 700, 20], k=20)
-    assert batches == {
-        "encoder": [5, 2],
-        "hint": [5, 5],
-        "control": [5, 5, 2],
-        "decoder": [5, 5, 2],
-    }
-
-
-def test_the_controlnet_setting_runs_each_part_once() -> None:
-    _, network = toy()
-    with counted(network) as batches:
-        terms_of(network, [100, 600], k=20, settings=CONTROLNET)
-    assert batches == {"encoder": [2], "hint": [2], "control": [2], "decoder": [2]}

@@ -79,7 +79,7 @@ It is no medical device and no substitute for Stable Diffusion 1.5.
 
 | | |
 |---|---|
-| data | `{data}`{f", split `{split}`" if split else ""}: {numbers["training_images"]} images, masks not used |
+| data | {data}{f", split `{split}`" if split else ""}: {numbers["training_images"]} images, masks not used |
 | prompt | {prompt} |
 | parameters | {counts} |
 | autoencoder | {given} |

@@ -20,6 +20,7 @@ from siamese_diffusion.core.artifacts import (
     atomic_folder,
     atomic_write_text,
     make_folder,
+    read_json,
     text_sha256,
 )
 from siamese_diffusion.core.config import changed_keys, read_yaml, resolve, to_yaml
@@ -111,7 +112,7 @@ def pretrain(
         settings,
         numbers,
         prompt=prompt,
-        data=folder.root.name,
+        data=_origin(folder.root),
         split=split,
         autoencoder=str(autoencoder) if autoencoder else None,
         stages=stages,
@@ -131,6 +132,18 @@ def pretrain(
         shutil.move(str(item), target)
     (stages / "base").rmdir()
     return out
+
+
+def _origin(root: Path) -> str:
+    """How the data set is called, and for phantoms how to make it again."""
+    recipe = root / "phantom.json"
+    if not recipe.exists():
+        return f"`{root.name}`"
+    made = read_json(recipe)
+    return (
+        f"phantoms, `siamdiff data phantom {root.name} --pairs {made['pairs']} "
+        f"--seed {made['seed']} --size {made['size']}`"
+    )
 
 
 def _claim(out: Path, settings: PretrainSettings, identity: str) -> None:
