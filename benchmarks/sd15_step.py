@@ -47,7 +47,13 @@ def random_batch(base: Base, size: int, n: int, device: torch.device) -> dict[st
 
 
 def measure(
-    base: Base, *, size: int, micro: int, precision: str, checkpointing: bool, repeats: int,
+    base: Base,
+    *,
+    size: int,
+    micro: int,
+    precision: str,
+    checkpointing: bool,
+    repeats: int,
     device: torch.device,
 ) -> tuple[float, float, float]:
     """Median seconds of a step, its spread (max - min), and peak memory in MB."""
@@ -85,7 +91,9 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=list(_DTYPE), default=list(_DTYPE))
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="a small base instead of SD 1.5's size")
+    parser.add_argument(
+        "--small", action="store_true", help="a small base instead of SD 1.5's size"
+    )
     options = parser.parse_args()
     device = torch.device(options.device)
     base = (
@@ -99,14 +107,21 @@ def main() -> None:
         for micro in options.micro_batch:
             try:
                 seconds, spread, memory = measure(
-                    base, size=options.size, micro=micro, precision=precision,
-                    checkpointing=options.checkpointing, repeats=options.repeats, device=device,
+                    base,
+                    size=options.size,
+                    micro=micro,
+                    precision=precision,
+                    checkpointing=options.checkpointing,
+                    repeats=options.repeats,
+                    device=device,
                 )
             except torch.OutOfMemoryError:
                 print(f"{micro:>11}  {precision:>9}  out of memory")
                 continue
-            print(f"{micro:>11}  {precision:>9}  {seconds:>12.3f} ({spread:.3f})  "
-                  f"{micro / seconds:>9.2f}  {memory:>14,.0f}")
+            print(
+                f"{micro:>11}  {precision:>9}  {seconds:>12.3f} ({spread:.3f})  "
+                f"{micro / seconds:>9.2f}  {memory:>14,.0f}"
+            )
 
 
 if __name__ == "__main__":

@@ -190,38 +190,6 @@ def sample(
     print(f"{done.out}: {done.planned} planned, {done.made} made, {done.already_there} were there")
 
 
-@app.command("import")
-def import_(
-    release: Annotated[Path, typer.Argument(help="Checkpoint of the authors' release.")],
-    out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    base: Base = "tiny",
-    config: Config = None,
-    set_: Set = None,
-    prompt: Annotated[str | None, typer.Option(help="Prompt the model was trained with.")] = None,
-) -> None:
-    """Turn a checkpoint of the authors' release into a run folder."""
-    from siamese_diffusion.generators.fitting import resolve_settings
-    from siamese_diffusion.interchange.importer import import_release
-
-    _, settings = resolve_settings(config=config, overrides=set_ or [])
-    report = import_release(release, out, base=base, settings=settings, prompt=prompt)
-    print(report.text())
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    out: Annotated[Path, typer.Argument(help="What to write.")],
-    to: Annotated[Literal["diffusers", "release"], typer.Option(help="Format.")] = "diffusers",
-    base: MovedBase = None,
-) -> None:
-    """Write a run as a diffusers folder, or in the naming of the authors' release."""
-    from siamese_diffusion.interchange.exporter import export_diffusers, export_release
-
-    write = export_diffusers if to == "diffusers" else export_release
-    print(write(run, out, base=base))
-
-
 @app.command()
 def report(
     sources: Annotated[list[Path], typer.Argument(help="Run folders and synthetic sets.")],
