@@ -190,6 +190,44 @@ def sample(
     print(f"{done.out}: {done.planned} planned, {done.made} made, {done.already_there} were there")
 
 
+@app.command("import")
+def import_(
+    checkpoint: Annotated[Path, typer.Argument(help="A .pth of the authors' release.")],
+    out: Annotated[Path, typer.Option(help="Run folder.")],
+    base: Annotated[str, typer.Option(help="What it was trained from; gives what the file lacks.")],
+    size: Annotated[
+        int | None, typer.Option(help="Image size in pixels; default 384, or a smaller base's.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="The prompt it was trained with.")] = (
+        "A photo of a polyp."
+    ),
+) -> None:
+    """Turn a checkpoint of the authors' release into a run folder."""
+    from siamese_diffusion.interchange.release import import_release
+
+    done = import_release(checkpoint, out, base=base, size=size, prompt=prompt)
+    print(done.keys.text())
+    if done.carried:
+        print(f"differs from the base, so the run carries its own: {', '.join(done.carried)}")
+    print(done.run)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Argument(help="New folder (diffusers) or file (release).")],
+    to: Annotated[
+        Literal["diffusers", "release"],
+        typer.Option(help="A diffusers pipeline, or one checkpoint in the release's names."),
+    ] = "diffusers",
+    base: MovedBase = None,
+) -> None:
+    """Write a trained run for use without this package."""
+    from siamese_diffusion.interchange.export import export_run
+
+    print(export_run(run, out, to=to, base=base))
+
+
 @app.command()
 def report(
     sources: Annotated[list[Path], typer.Argument(help="Run folders and synthetic sets.")],

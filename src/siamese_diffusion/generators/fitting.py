@@ -145,7 +145,7 @@ def run_plan(plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool
     info = RunInfo(
         generator=settings.generator,
         state=TRAINING,
-        base={"reference": _lasting(base), "kind": base.kind, "sha256": base_sha256},
+        base={"reference": base.lasting_reference, "kind": base.kind, "sha256": base_sha256},
         model_sha256=None,
         step=0,
         max_steps=settings.train.steps,
@@ -207,15 +207,6 @@ def run_plan(plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool
         )
     trainer.accelerator.wait_for_everyone()
     return out
-
-
-def _lasting(base: Base) -> str:
-    """A reference that holds from any working directory."""
-    return (
-        str(base.path.resolve())
-        if base.path and base.kind in ("folder", "file")
-        else (base.reference)
-    )
 
 
 def _without_degenerate(folder: PairFolder, settings: FitSettings) -> PairFolder:

@@ -242,10 +242,6 @@ def load_run(root: Path, *, base: str | None = None) -> LoadedRun:
         )
     generator = generator_class(info.generator).build(settings, loaded)
     load_model(paths, generator.modules)
-    encoder = paths.model / "encoder.safetensors"
-    if encoder.exists():  # an imported model whose frozen encoder is not the base's
-        network = getattr(generator, "network").encoder  # noqa: B009
-        load_strictly(network, load_file(encoder), where=str(encoder))
     generator.objective.requires_grad_(False).eval()
     return LoadedRun(paths, info, settings, loaded, generator)
 

@@ -73,6 +73,13 @@ class Base:
         """Channels of the U-Net's first level, 320 for SD 1.5."""
         return int(self.unet.config["block_out_channels"][0])
 
+    @property
+    def lasting_reference(self) -> str:
+        """A reference that holds from any working directory."""
+        if self.path is not None and self.kind in ("folder", "file"):
+            return str(self.path.resolve())
+        return self.reference
+
     @cached_property
     def sha256(self) -> str:
         """Identity of all weights, independent of where they were loaded from.
