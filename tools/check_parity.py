@@ -27,9 +27,9 @@ from torch import Tensor
 from siamese_diffusion.diffusion.ddim import ddim_sample, ddim_timesteps
 from siamese_diffusion.diffusion.guidance import guide
 from siamese_diffusion.diffusion.schedule import add_noise, scaled_linear_alpha_bar
-from siamese_diffusion.interchange.ldm_names import release_names, unet_config
 from siamese_diffusion.interchange.release import network_from_release, read_release
 from siamese_diffusion.models.dense_hint import DenseHintInput
+from siamese_diffusion.models.ldm_names import release_names, unet_config
 from siamese_diffusion.models.siamese import SiameseNetwork
 from siamese_diffusion.objectives.settings import SiameseSettings
 from siamese_diffusion.objectives.siamese import mix_controls, siamese_terms

@@ -16,9 +16,9 @@ from siamese_diffusion.core.artifacts import RunPaths
 from siamese_diffusion.core.errors import ConfigError, OutputError, WeightsError
 from siamese_diffusion.generators.run_folder import load_run, read_run
 from siamese_diffusion.interchange.export import export_run
-from siamese_diffusion.interchange.ldm_names import CONTROL, TEXT, UNET, VAE
 from siamese_diffusion.interchange.release import import_release, read_release
 from siamese_diffusion.models.base import load_base
+from siamese_diffusion.models.ldm_names import CONTROL, TEXT, UNET, VAE
 from siamese_diffusion.sampling.pipeline import SiameseDiffusionPipeline
 
 PROMPT = "A photo of a polyp."

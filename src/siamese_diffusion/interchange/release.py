@@ -34,7 +34,8 @@ from siamese_diffusion.generators.run_folder import (
     write_run,
 )
 from siamese_diffusion.generators.settings import SiameseFitSettings
-from siamese_diffusion.interchange.ldm_names import (
+from siamese_diffusion.models.base import Base, load_base
+from siamese_diffusion.models.ldm_names import (
     CONTROL,
     TEXT,
     UNET,
@@ -45,7 +46,6 @@ from siamese_diffusion.interchange.ldm_names import (
     text_names,
     vae_names,
 )
-from siamese_diffusion.models.base import Base, load_base
 from siamese_diffusion.models.siamese import SiameseNetwork
 from siamese_diffusion.models.weights import read_state_dict
 

@@ -15,7 +15,7 @@ from diffusers.loaders.single_file_utils import (
 from safetensors import safe_open
 
 from siamese_diffusion.core.errors import WeightsError
-from siamese_diffusion.interchange.ldm_names import (
+from siamese_diffusion.models.ldm_names import (
     CONTROL,
     UNET,
     VAE,
