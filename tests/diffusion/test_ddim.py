@@ -9,7 +9,7 @@ from torch import Tensor
 
 from siamese_diffusion.diffusion.ddim import ddim_sample, ddim_timesteps
 from siamese_diffusion.diffusion.schedule import scaled_linear_alpha_bar
-from siamese_diffusion.models.base import SD_SCHEDULE
+from siamese_diffusion.models.scheduler import SD_SCHEDULE
 
 
 def fake_predictor(zt: Tensor, t: int) -> Tensor:

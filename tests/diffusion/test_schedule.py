@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from siamese_diffusion.diffusion.schedule import add_noise, predict_z0, scaled_linear_alpha_bar
-from siamese_diffusion.models.base import SD_SCHEDULE
+from siamese_diffusion.models.scheduler import SD_SCHEDULE
 
 
 def test_alpha_bar_starts_at_one_minus_the_first_beta() -> None:

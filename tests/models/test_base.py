@@ -191,13 +191,11 @@ def test_a_single_file_that_is_a_pickle_with_code_is_refused_by_name_and_not_run
     assert not trace.exists()
 
 
-def test_a_single_file_that_is_no_stable_diffusion_is_named(tmp_path: Path) -> None:
+def test_a_single_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"\0" * 40)
-    message = re.escape(f"base file '{path}' cannot be read as Stable Diffusion 1.5")
-    with pytest.raises(WeightsError, match=message) as caught:
+    with pytest.raises(WeightsError, match=re.escape(f"weights file '{path}' cannot be read")):
         load_base(path)
-    assert "diffusers folder works without network" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "sample"])

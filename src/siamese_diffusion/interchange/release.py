@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -47,6 +46,7 @@ from siamese_diffusion.models.ldm_names import (
     vae_names,
 )
 from siamese_diffusion.models.siamese import SiameseNetwork
+from siamese_diffusion.models.single_file import copy_weights
 from siamese_diffusion.models.weights import read_state_dict
 
 _WRAPPERS = ("_forward_module.", "module.")  # of DeepSpeed and DistributedDataParallel
@@ -156,8 +156,9 @@ def network_from_release(
     settings = hint_of_release(state)
     network = SiameseNetwork(unet, settings)
     names = release_names(network.state_dict(), unet.config, hint=settings.hint)
-    changed = _load(network, state, {n: r for n, r in names.items() if n.startswith("encoder.")})
-    _load(network, state, {n: r for n, r in names.items() if not n.startswith("encoder.")})
+    frozen = {n: r for n, r in names.items() if n.startswith("encoder.")}
+    changed = copy_weights(network, state, frozen)
+    copy_weights(network, state, {n: r for n, r in names.items() if n not in frozen})
     return ReleasedNetwork(network, frozenset(names.values()), changed)
 
 
@@ -198,7 +199,7 @@ def import_release(
         ("autoencoder", loaded.vae, _vae_names(loaded, state)),
         ("text encoder", loaded.text_encoder, _text_names(loaded, state)),
     ):
-        carried += [part] if _load(module, state, names) else []
+        carried += [part] if copy_weights(module, state, names) else []
         taken |= set(names.values())
     keys = _report(path, state, taken)
     hint = hint_of_release(state)
@@ -283,38 +284,6 @@ def _text_names(base: Base, state: Mapping[str, Tensor]) -> dict[str, str]:
         return {}
     names = text_names(base.text_encoder.state_dict())
     return {ours: theirs for ours, theirs in names.items() if "position_ids" not in ours}
-
-
-@torch.no_grad()
-def _load(module: nn.Module, state: Mapping[str, Tensor], names: Mapping[str, str]) -> bool:
-    """Copy the named tensors into a module; True if any value changed.
-
-    Raises:
-        WeightsError: Listing everything that is missing or misshapen.
-    """
-    own = module.state_dict()
-    problems, found = [], {}
-    for ours, theirs in names.items():
-        if theirs not in state:
-            problems.append(f"missing {theirs}")
-            continue
-        tensor = state[theirs]
-        if tensor.ndim == 4 and own[ours].ndim == 2 and tensor.shape[2:] == (1, 1):
-            tensor = tensor[:, :, 0, 0]  # a 1x1 convolution of LDM is a linear layer of ours
-        if tensor.shape != own[ours].shape:
-            problems.append(
-                f"{theirs} is {tuple(tensor.shape)}, the base needs {tuple(own[ours].shape)}"
-            )
-        found[ours] = tensor
-    if problems:
-        raise WeightsError(
-            f"the checkpoint does not fit: {_some(problems)}",
-            hint="give the base that it was trained from with --base, and a whole checkpoint",
-        )
-    changed = any(not torch.equal(own[name], tensor) for name, tensor in found.items())
-    for name, tensor in found.items():
-        own[name].copy_(tensor)
-    return changed
 
 
 def _report(path: Path, state: Mapping[str, Tensor], taken: set[str]) -> KeyReport:

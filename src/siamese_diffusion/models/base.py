@@ -23,26 +23,15 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from siamese_diffusion.core.config import nearest
 from siamese_diffusion.core.errors import WeightsError
+from siamese_diffusion.models.scheduler import SD_SCHEDULE
+from siamese_diffusion.models.single_file import read_single_file
+from siamese_diffusion.models.tokenizer import read_tokenizer
 from siamese_diffusion.models.weights import read_state_dict
 
 EMBEDDED = ("tiny",)
 COMPONENTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
 LATENT_FACTOR = 8  # of Stable Diffusion's autoencoder; the hint inputs downsample by the same
 Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny
-
-# Settings under which diffusers' DDIM takes the steps of the authors' sampler: 1, 21, ..., 981 and
-# the schedule's first alpha-bar at the end.
-SD_SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-    "prediction_type": "epsilon",
-}
 
 
 @dataclass
@@ -216,7 +205,7 @@ def _from_folder(folder: Path, reference: str, kind: str) -> Base:
             vae=load_autoencoder(folder / "vae"),
             unet=_strictly(UNet2DConditionModel, folder / "unet"),
             text_encoder=_strictly(CLIPTextModel, folder / "text_encoder"),
-            tokenizer=_tokenizer(folder / "tokenizer"),
+            tokenizer=read_tokenizer(folder / "tokenizer"),
             scheduler=_schedule(
                 DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
             ),
@@ -255,38 +244,13 @@ def _strictly(cls: Any, folder: Path) -> Any:
     return module
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
-    """A tokenizer whose vocabulary is there; the library would make up an empty one."""
-    whole = (folder / "tokenizer.json").is_file()
-    if not whole and not all((folder / n).is_file() for n in ("vocab.json", "merges.txt")):
-        raise WeightsError(
-            f"tokenizer folder '{folder}' has neither tokenizer.json nor vocab.json with merges.txt"
-        )
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-
-
 def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def _from_file(path: Path, reference: str) -> Base:
-    from diffusers import StableDiffusionPipeline
-
-    # read_state_dict refuses a pickle with code before diffusers opens the file.
-    if path.suffix != ".safetensors":
-        read_state_dict(path)
-    try:
-        pipeline = StableDiffusionPipeline.from_single_file(
-            str(path), safety_checker=None, local_files_only=True, torch_dtype=torch.float32
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise WeightsError(
-            f"base file '{path}' cannot be read as Stable Diffusion 1.5: {_first_line(error)}",
-            hint="for single files diffusers needs the configs and tokenizer of SD 1.5 in the "
-            "hub's cache; a diffusers folder works without network",
-        ) from error
-    return _from_pipeline(pipeline, reference, "file", path)
+    return Base(**read_single_file(path), reference=reference, kind="file", path=path)
 
 
 def _from_hub(name: str) -> Base:
@@ -304,13 +268,9 @@ def _from_hub(name: str) -> Base:
             hint="give the path of a local folder, or check the id and the network"
             + (" (HF_HUB_OFFLINE is set)" if offline else ""),
         ) from error
-    return _from_pipeline(pipeline, name, "hub", None)
-
-
-def _from_pipeline(pipeline: object, reference: str, kind: str, path: Path | None) -> Base:
-    parts = {name: getattr(pipeline, name) for name in COMPONENTS}
+    parts = {component: getattr(pipeline, component) for component in COMPONENTS}
     parts["scheduler"] = _schedule(parts["scheduler"])
-    return Base(**parts, reference=reference, kind=kind, path=path)
+    return Base(**parts, reference=name, kind="hub", path=None)
 
 
 def _schedule(scheduler: object) -> DDIMScheduler:

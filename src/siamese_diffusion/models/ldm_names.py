@@ -78,6 +78,12 @@ def release_names(names: Iterable[str], config: Config, *, hint: Hint) -> dict[s
     return {name: _translate(name, table) for name in names}
 
 
+def unet_names(names: Iterable[str], config: Config) -> dict[str, str]:
+    """Release name of each tensor of a diffusers `UNet2DConditionModel`."""
+    table = {ours: UNET + theirs for ours, theirs in unet_modules(config).items()}
+    return {name: _translate(name, table) for name in names}
+
+
 def vae_names(names: Iterable[str], config: Config) -> dict[str, str]:
     """Release name of each tensor of a diffusers `AutoencoderKL`."""
     table = {ours: VAE + theirs for ours, theirs in vae_modules(config).items()}

@@ -9,8 +9,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from siamese_diffusion.models.base import SD_SCHEDULE, Base
-from siamese_diffusion.models.small import byte_tokenizer
+from siamese_diffusion.models.base import Base
+from siamese_diffusion.models.scheduler import SD_SCHEDULE
+from siamese_diffusion.models.tokenizer import byte_tokenizer
 
 UNET_CONFIG: dict[str, object] = {
     "sample_size": 64,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from siamese_diffusion.models.base import LATENT_FACTOR, SD_SCHEDULE, Base
+from siamese_diffusion.models.base import LATENT_FACTOR, Base
+from siamese_diffusion.models.scheduler import SD_SCHEDULE
 from siamese_diffusion.models.settings import SmallBaseSettings
+from siamese_diffusion.models.tokenizer import PROMPT_LENGTH, byte_tokenizer
 
-_PROMPT_LENGTH = 77  # as CLIP's
 _GROUPS = 16
 
 
@@ -72,20 +73,9 @@ def _text_encoder(settings: SmallBaseSettings) -> CLIPTextModel:
             intermediate_size=4 * settings.text_width,
             num_hidden_layers=settings.text_layers,
             num_attention_heads=max(1, settings.text_width // 32),
-            max_position_embeddings=_PROMPT_LENGTH,
+            max_position_embeddings=PROMPT_LENGTH,
             bos_token_id=start,
             eos_token_id=end,
             pad_token_id=end,
         )
     )
-
-
-def byte_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer with a vocabulary of bytes and no merges, so that no file is needed."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    symbols = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
-    tokens = symbols + [f"{symbol}</w>" for symbol in symbols]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=_PROMPT_LENGTH)
