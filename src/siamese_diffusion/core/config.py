@@ -7,6 +7,7 @@ place afterwards.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from siamese_diffusion.core.errors import ConfigError
 
 T = TypeVar("T", bound="Settings")
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class Settings(BaseModel):
@@ -110,8 +112,9 @@ def parse_override(text: str) -> dict[str, object]:
         parsed: object = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of '{text}' is not YAML: {error}") from error
-    if isinstance(parsed, str):
-        parsed = _number(parsed)
+    # YAML 1.1 reads 1e-5 as text; people mean the number, unless they write quotes.
+    if isinstance(parsed, str) and _EXPONENT.fullmatch(value.strip()):
+        parsed = float(parsed)
     nested: object = parsed
     for part in reversed(key.strip().split(".")):
         nested = {part: nested}
@@ -141,14 +144,6 @@ def nearest(name: str, choices: Sequence[str]) -> str:
     """`; did you mean 'x'?` or an empty string."""
     found = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     return f"; did you mean '{found[0]}'?" if found else ""
-
-
-def _number(text: str) -> object:
-    """YAML 1.1 reads 1e-5 as text; people mean the number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
