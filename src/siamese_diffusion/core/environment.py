@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ def snapshot() -> dict[str, object]:
     """Python, packages, platform, device, command, commit and time, for a run folder."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["siamdiff", *sys.argv[1:]]),
+        "command": command(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor(),
@@ -35,6 +36,14 @@ def snapshot() -> dict[str, object]:
         "packages": versions(),
         "commit": commit(),
     }
+
+
+def command() -> str:
+    """The command line of this process, quoted for a shell; `siamdiff` under whatever path."""
+    program = Path(sys.argv[0])
+    # `python -m siamese_diffusion` is the same command
+    ours = program.stem == "siamdiff" or program.parent.name == "siamese_diffusion"
+    return shlex.join(["siamdiff" if ours else program.name, *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:
