@@ -157,8 +157,8 @@ def siamese_terms(
         t_tau=settings.augment_below_timestep,
     )
     gated = settings.online_augment and bool(w_a.any())
+    w_i = k / n_iter
     if settings.image_pass or settings.consistency_weight > 0 or gated:
-        w_i = k / n_iter
         # L_i is the only term that sends gradient through the image; without it none is kept.
         with torch.set_grad_enabled(settings.image_pass and torch.is_grad_enabled()):
             c_i = network.controls(zt, t, c_text, network.hint(batch["image"]))
@@ -172,6 +172,8 @@ def siamese_terms(
             terms["loss/consistency"] = noise_consistency(
                 eps_m, eps_mix, w_c=settings.consistency_weight
             )
+    # Names must not depend on the draw of a micro-batch: they are averaged one by one.
+    if settings.image_pass or settings.consistency_weight > 0 or settings.online_augment:
         terms["weight/image"] = zt.new_tensor(w_i)
     if settings.online_augment:
         terms["loss/augment"] = zt.new_zeros(())
