@@ -1,15 +1,21 @@
-"""Reading weight files without executing code."""
+"""Reading weight files without executing code, and writing them whole."""
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
+import shutil
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from siamese_diffusion.core.artifacts import make_folder, output_error, sync_folder
 from siamese_diffusion.core.errors import WeightsError
 
 
@@ -45,6 +51,53 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise WeightsError(f"weights file '{path}' holds no tensors")
     return tensors
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a .safetensors file in a folder that is not in use yet; see `store_tensors`.
+
+    Raises:
+        OutputError: If the disk is full or the file cannot be written.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, path)
+    except SafetensorError as error:  # hides the system's reason in its text
+        number = re.search(r"os error (\d+)", str(error))
+        cause = OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(error)
+        raise output_error(path, cause) from error
+
+
+def store_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a .safetensors file so that it is there whole or not at all.
+
+    Raises:
+        OutputError: If the disk is full or the file cannot be written.
+    """
+    # In a folder of its own: the library writes beside the file under a name we would not know.
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    make_folder(temporary)
+    try:
+        write_tensors(temporary / path.name, tensors)
+        os.replace(temporary / path.name, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def misfits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Which tensors of `state` are missing, unexpected or misshapen beside `own`; "" if none."""
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in own]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, needs {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
+    return "; ".join(problems[:20]) + more
 
 
 def _reason(error: BaseException) -> str:
