@@ -22,7 +22,8 @@ from siamese_diffusion.models.base import Base
 from siamese_diffusion.models.sd15 import build_sd15
 from siamese_diffusion.models.settings import SmallBaseSettings
 from siamese_diffusion.models.small import build_small_base
-from siamese_diffusion.training.trainer import build_optimizer, peak_memory_mb
+from siamese_diffusion.training.memory import peak_memory_mb
+from siamese_diffusion.training.optimizer import build_optimizer
 
 GATED_SHARE = 0.2  # of uniform timesteps that lie below T_tau
 _DTYPE = {"fp32": None, "bf16": torch.bfloat16}

@@ -12,7 +12,8 @@ from siamese_diffusion.generators.settings import SiameseFitSettings
 from siamese_diffusion.generators.siamese import Siamese
 from siamese_diffusion.models.latents import decode
 from siamese_diffusion.models.sd15 import build_sd15
-from siamese_diffusion.training.trainer import build_optimizer, peak_memory_mb
+from siamese_diffusion.training.memory import peak_memory_mb
+from siamese_diffusion.training.optimizer import build_optimizer
 
 SIZE, SIDE = 384, 48
 LIMIT_MB = 24 * 1024

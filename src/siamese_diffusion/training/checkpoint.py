@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from siamese_diffusion.core.artifacts import (
@@ -25,11 +25,13 @@ from siamese_diffusion.core.artifacts import (
     atomic_folder,
     atomic_write_json,
     file_sha256,
+    output_error,
     read_json,
     remove_leftovers,
     require_free_space,
 )
 from siamese_diffusion.core.errors import CheckpointError, OutputError
+from siamese_diffusion.models.weights import write_tensors
 
 _NAME = re.compile(r"step-(\d{8})")
 _MANIFEST = "checkpoint.json"
@@ -58,18 +60,20 @@ def save_checkpoint(folder: Path, state: TrainingState, *, settings_hash: str, k
     """Write `folder/step-<step>` and delete all but the last `keep`.
 
     Raises:
-        OutputError: If the disk has no room for one more, before anything is written.
+        OutputError: If the disk has no room for one more, before anything is written, or fails
+            while it is written; the checkpoints before stay.
     """
     target = folder / f"step-{state.step:08d}"
     require_free_space(folder, _size(state))
     with atomic_folder(target) as temporary:
-        save_file(_plain(state.weights), temporary / "weights.safetensors")
+        write_tensors(temporary / "weights.safetensors", state.weights)
         if state.average is not None:
-            save_file(_plain(state.average), temporary / "average.safetensors")
-        torch.save(
-            {"optimizer": dict(state.optimizer), "scaler": state.scaler, "random": _random_state()},
-            temporary / "optimizer.pt",
-        )
+            write_tensors(temporary / "average.safetensors", state.average)
+        rest = {"optimizer": dict(state.optimizer), "scaler": state.scaler}
+        try:
+            torch.save({**rest, "random": _random_state()}, temporary / "optimizer.pt")
+        except RuntimeError as error:  # torch's writer does not say why; a full disk is why
+            raise output_error(target, OSError(str(error).splitlines()[0])) from error
         hashes = {file.name: file_sha256(file) for file in sorted(temporary.iterdir())}
         atomic_write_json(
             temporary / _MANIFEST,
@@ -119,8 +123,9 @@ def load_checkpoint(path: Path) -> TrainingState:
         manifest = read_json(path / _MANIFEST)
     except OutputError as error:
         raise CheckpointError(f"checkpoint '{path}' is damaged: {error.message}") from error
-    files = manifest["files"]
-    assert isinstance(files, dict)
+    files, step = manifest.get("files"), manifest.get("step")
+    if not isinstance(files, dict) or not isinstance(step, int) or "optimizer.pt" not in files:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: '{_MANIFEST}' lacks entries")
     for name, expected in files.items():
         if not (path / name).exists() or file_sha256(path / name) != expected:
             raise CheckpointError(f"checkpoint '{path}' is damaged: '{name}' is not what was saved")
@@ -128,16 +133,12 @@ def load_checkpoint(path: Path) -> TrainingState:
     _restore_random_state(rest["random"])
     average = path / "average.safetensors"
     return TrainingState(
-        step=int(str(manifest["step"])),
+        step=step,
         weights=load_file(path / "weights.safetensors"),
         optimizer=rest["optimizer"],
         average=load_file(average) if average.exists() else None,
         scaler=rest["scaler"],
     )
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
 
 def _size(state: TrainingState) -> int:

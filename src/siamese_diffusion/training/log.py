@@ -8,7 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from siamese_diffusion.core.artifacts import append_jsonl, atomic_write_text, read_jsonl
+from siamese_diffusion.core.artifacts import (
+    append_jsonl,
+    atomic_write_text,
+    make_folder,
+    read_jsonl,
+)
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -28,6 +33,8 @@ class RunLog:
         self._active = active
         self._started = time.time()
         self._writer: SummaryWriter | None = None
+        if active:
+            make_folder(path.parent)
         if active and tensorboard is not None:
             self._writer = _open_tensorboard(tensorboard)
 

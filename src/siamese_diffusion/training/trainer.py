@@ -7,34 +7,40 @@ and the number of processes and the micro-batch change nothing but rounding.
 from __future__ import annotations
 
 import math
-import resource
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from siamese_diffusion.core.errors import (
-    ConfigError,
-    Interrupted,
-    MemoryExhausted,
-    NumericsError,
-)
+from siamese_diffusion.core.errors import ConfigError, Interrupted, NumericsError, WeightsError
 from siamese_diffusion.core.progress import ProgressBar
+from siamese_diffusion.models.weights import misfits
 from siamese_diffusion.training.checkpoint import TrainingState, load_latest, save_checkpoint
 from siamese_diffusion.training.ema import MovingAverage
 from siamese_diffusion.training.log import RunLog
+from siamese_diffusion.training.memory import (
+    SAMPLE_MEMORY_HINT,
+    oom_guard,
+    peak_memory_mb,
+    step_memory_hint,
+)
+from siamese_diffusion.training.optimizer import adamw8bit, build_optimizer, learning_rate
+from siamese_diffusion.training.processes import choose_device, join_processes
 from siamese_diffusion.training.settings import TrainSettings
 
 LOSS = "loss/"  # terms with this prefix are summed; all others are logged only
+_NOT_FINITE = (
+    "the last checkpoint is from before; lower train.learning_rate, or use "
+    "train.precision=fp32 or bf16, then run the same command with a new --out"
+)
 
 
 class Task(Protocol):
@@ -42,7 +48,9 @@ class Task(Protocol):
 
     Attributes:
         objective: `objective(step, batch)` returns named scalar terms; those called `loss/...` are
-            added up. Its trainable parameters are what is trained.
+            added up. Its trainable parameters are what is trained. The names are the same for
+            every micro-batch of a step, and every trained parameter gets a gradient in each:
+            processes add them up name by name.
     """
 
     objective: nn.Module
@@ -74,6 +82,10 @@ class Trainer:
         settings_hash: Identity of the run, stored with each checkpoint.
         label: Shown by the progress bar.
         quiet: No progress bar.
+        device: "cpu" or "cuda"; None takes what is there.
+
+    Raises:
+        ConfigError: If the settings cannot work on this device or with these processes.
     """
 
     def __init__(
@@ -94,10 +106,10 @@ class Trainer:
         self._label = label
         self._quiet = quiet
         self._stop = False
+        chosen = choose_device(device)
+        check_training(settings, device=chosen, world=join_processes(chosen).num_processes)
         precision = {"fp32": "no"}.get(settings.precision, settings.precision)
-        # accelerate keeps one process-wide precision; two trainings in a process may differ
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu")
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=chosen.type == "cpu")
         self.device = self.accelerator.device
         self.world = self.accelerator.num_processes
         self.micro, self.accumulation = split_batch(settings, self.world)
@@ -108,9 +120,15 @@ class Trainer:
 
         Raises:
             Interrupted: After SIGTERM or SIGINT, once a checkpoint is written.
-            NumericsError: If a term is not finite; the last checkpoint is from before it.
+            NumericsError: If a term, a gradient or a weight is not finite; the last checkpoint is
+                from before it.
             MemoryExhausted: If the device is out of memory.
+            WeightsError: If the checkpoint is of another architecture.
         """
+        with oom_guard(step_memory_hint(self.settings, self.micro, self.micro * self.accumulation)):
+            return self._run()
+
+    def _run(self) -> int:
         settings = self.settings
         named = list(self.task.trained_parameters())
         self.task.objective.to(self.device)
@@ -139,8 +157,7 @@ class Trainer:
             bar.advance_to(first)
             clock, counted = time.perf_counter(), first
             for k in range(first, settings.steps):
-                with oom_guard(settings):
-                    terms, norm = self._step(k, objective, prepared, named)
+                terms, norm = self._step(k, objective, prepared, named)
                 done = k + 1
                 if self.average is not None:
                     self.average.update(done)
@@ -168,7 +185,7 @@ class Trainer:
                     if values:
                         log.event("validate", done, values)
                 if main and _due(done, settings.sample_every, settings.steps):
-                    with self._averaged():
+                    with self._averaged(), oom_guard(SAMPLE_MEMORY_HINT):
                         log.event("sample", done, self.task.sample(done, self.device))
                 stopping = self._should_stop()
                 if done % settings.checkpoint_every == 0 or done == settings.steps or stopping:
@@ -208,18 +225,23 @@ class Trainer:
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise NumericsError(
-                f"{' and '.join(bad)} became {means[bad[0]]} at step {k + 1}",
-                hint="the last checkpoint is from before; lower train.learning_rate, or use "
-                "train.precision=fp32 or bf16, then run the same command with a new --out",
+                f"{' and '.join(bad)} became {means[bad[0]]} at step {k + 1}", hint=_NOT_FINITE
             )
         limit = self.settings.max_gradient_norm
-        norm = self.accelerator.clip_grad_norm_(
-            [p for _, p in named], limit if limit is not None else math.inf
+        norm = float(
+            self.accelerator.clip_grad_norm_(
+                [p for _, p in named], limit if limit is not None else math.inf
+            )
         )
+        # The scaler of fp16 steps over gradients that overflow, and lowers its scale.
+        if not math.isfinite(norm) and self.accelerator.scaler is None:
+            raise NumericsError(
+                f"the norm of the gradient became {norm} at step {k + 1}", hint=_NOT_FINITE
+            )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         total = sum(value for name, value in means.items() if name.startswith(LOSS))
-        return {f"{LOSS}total": total, **means}, float(norm)
+        return {f"{LOSS}total": total, **means}, norm
 
     def _reduce(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         names = list(sums)
@@ -237,6 +259,11 @@ class Trainer:
                 print(f"warning: {sentence}; using the one before it", file=sys.stderr)
         if state is None:
             return 0
+        if problems := misfits(dict(named), state.weights):
+            raise WeightsError(
+                f"the checkpoints in '{self.folder}' are of another architecture: {problems}",
+                hint="give --out a new folder, or bring back the checkpoints of this run",
+            )
         with torch.no_grad():
             for name, parameter in named:
                 parameter.copy_(state.weights[name])
@@ -253,6 +280,9 @@ class Trainer:
         named: Sequence[tuple[str, nn.Parameter]],
         optimizer: torch.optim.Optimizer,
     ) -> None:
+        for name, parameter in named:  # an update may overflow although its gradient did not
+            if not bool(torch.isfinite(parameter).all()):
+                raise NumericsError(f"'{name}' is not finite after step {step}", hint=_NOT_FINITE)
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = TrainingState(
@@ -302,6 +332,23 @@ class Trainer:
                 signal.signal(number, handler)
 
 
+def check_training(settings: TrainSettings, *, device: torch.device, world: int) -> None:
+    """Refuse what would fail only after everything is loaded; free of cost.
+
+    Raises:
+        ConfigError: If the batch does not divide, the precision needs a GPU, or the optimizer's
+            package is missing.
+    """
+    split_batch(settings, world)
+    if settings.precision == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            f"train.precision=fp16 needs a GPU, but the device is '{device.type}'",
+            hint="--set train.precision=bf16 or fp32",
+        )
+    if settings.optimizer == "adamw8bit":
+        adamw8bit()
+
+
 def split_batch(settings: TrainSettings, world: int) -> tuple[int, int]:
     """Micro-batch and accumulation of one process for the effective batch.
 
@@ -316,72 +363,6 @@ def split_batch(settings: TrainSettings, world: int) -> tuple[int, int]:
             hint="change train.micro_batch_size or train.batch_size",
         )
     return micro, settings.batch_size // (micro * world)
-
-
-def learning_rate(settings: TrainSettings, k: int) -> float:
-    """Rate at iteration `k` (from 0): linear warm-up, then constant or cosine to zero."""
-    if k < settings.warmup_steps:
-        return settings.learning_rate * (k + 1) / settings.warmup_steps
-    if settings.decay == "constant":
-        return settings.learning_rate
-    span = max(1, settings.steps - settings.warmup_steps)
-    return (
-        settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (k - settings.warmup_steps) / span))
-    )
-
-
-def build_optimizer(
-    settings: TrainSettings, parameters: Sequence[nn.Parameter]
-) -> torch.optim.Optimizer:
-    """AdamW, fused where torch has it, or bitsandbytes' 8-bit AdamW.
-
-    Raises:
-        ConfigError: If 8-bit AdamW is asked for without bitsandbytes.
-    """
-    rates = {
-        "lr": settings.learning_rate,
-        "betas": settings.betas,
-        "eps": settings.epsilon,
-        "weight_decay": settings.weight_decay,
-    }
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, fused=True, **rates)  # type: ignore[arg-type]
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except (ImportError, RuntimeError, OSError) as error:
-        raise ConfigError(
-            f"train.optimizer=adamw8bit needs bitsandbytes, which does not import ({error})",
-            hint="pip install 'siamese-diffusion[8bit]' on a GPU machine, or use adamw",
-        ) from error
-    build: Callable[..., torch.optim.Optimizer] = AdamW8bit
-    return build(parameters, **rates)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Highest memory so far: the device's allocator on CUDA, else the process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**10 if sys.platform != "darwin" else peak / 2**20
-
-
-@contextmanager
-def oom_guard(settings: TrainSettings) -> Iterator[None]:
-    """Turn a device's out-of-memory error into one that names the settings to change."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error)
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and "can't allocate memory" not in text and "out of memory" not in text:
-            raise
-        micro = settings.micro_batch_size or settings.batch_size
-        raise MemoryExhausted(
-            f"out of memory at micro_batch_size {micro} ({text.splitlines()[0][:120]})",
-            hint=f"--set train.micro_batch_size={max(1, micro // 2)} (same result, more "
-            "accumulation), train.gradient_checkpointing=true, train.precision=bf16, "
-            "train.optimizer=adamw8bit (GPU), or a smaller data.size",
-        ) from error
 
 
 def _due(done: int, every: int, last: int) -> bool:
