@@ -5,29 +5,40 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from siamese_diffusion.core.artifacts import RunPaths, text_sha256
+from siamese_diffusion.core.artifacts import (
+    RunPaths,
+    remove_leftovers,
+    require_free_space,
+    text_sha256,
+)
 from siamese_diffusion.core.config import asked as merge
 from siamese_diffusion.core.config import build, nearest, to_yaml
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.data.pairs import PairFolder
+from siamese_diffusion.generators.base import Generator
 from siamese_diffusion.generators.run_folder import (
     COMPLETE,
     TRAINING,
     RunInfo,
-    claim_run,
+    begin_run,
     generator_class,
+    recognise_run,
     save_model,
     write_run,
 )
 from siamese_diffusion.generators.settings import PRESETS, FitSettings
 from siamese_diffusion.generators.task import PairTask
 from siamese_diffusion.generators.tensors import pair_tensors
-from siamese_diffusion.models.base import Base, load_base
-from siamese_diffusion.training.trainer import Trainer
+from siamese_diffusion.models.base import LATENT_FACTOR, Base, load_base
+from siamese_diffusion.training.processes import (
+    choose_device,
+    first_process_first,
+    join_processes,
+)
+from siamese_diffusion.training.trainer import Trainer, check_training
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +51,14 @@ class FitPlan:
         asked: Preset, file and overrides, merged.
         settings: The resolved settings.
         folder: The training pairs.
+        preview: Pairs of grids and validation losses; None takes the training pairs.
         base: The loaded base.
     """
 
     asked: Mapping[str, object]
     settings: FitSettings
     folder: PairFolder
+    preview: PairFolder | None
     base: Base
 
 
@@ -93,7 +106,8 @@ def plan_fit(
         split = "train"
     folder = PairFolder.open(root, split=split, prompt=settings.data.prompt)
     folder = _without_degenerate(folder, settings)
-    return FitPlan(asked, settings, folder, load_base(base))
+    preview = _preview_folder(folder, settings)
+    return FitPlan(asked, settings, folder, preview, load_base(base))
 
 
 def fit(
@@ -140,6 +154,9 @@ def fit(
 def run_plan(plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool = False) -> Path:
     """Carry out a plan in a run folder."""
     settings, folder, base = plan.settings, plan.folder, plan.base
+    where = choose_device(device)
+    processes = join_processes(where)
+    check_training(settings.train, device=where, world=processes.num_processes)
     paths = RunPaths(out)
     base_sha256 = base.sha256  # before training changes the decoder
     info = RunInfo(
@@ -159,34 +176,29 @@ def run_plan(plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool
             "mask_rule": folder.mask_rule.statement,
         },
     )
-    if claim_run(paths, info, settings, plan.asked).state == COMPLETE:
-        logger.info("'%s' is already complete", out)
-        return out
-    generator = generator_class(settings.generator).build(settings, base)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    tensors = pair_tensors(
-        base,
-        folder,
-        size=settings.data.size,
-        cache=paths.cache,
-        device=where,
-        base_sha256=base_sha256,
-        quiet=quiet,
-    )
-    shown = _preview_folder(plan)
-    preview = (
-        tensors
-        if shown is None
-        else pair_tensors(
+    with first_process_first(processes):
+        before = recognise_run(paths, info, settings)
+        if before is not None and before.state == COMPLETE:
+            logger.info("'%s' is already complete", out)
+            return out
+        generator = generator_class(settings.generator).build(settings, base)
+        if before is None:
+            require_free_space(out, _bytes_of_run(plan, generator))
+            begin_run(paths, info, settings, plan.asked)
+        elif processes.is_main_process:
+            for part in (paths.root, paths.cache, paths.samples, paths.checkpoints):
+                remove_leftovers(part)
+        load = partial(
+            pair_tensors,
             base,
-            shown,
             size=settings.data.size,
             cache=paths.cache,
-            device=where,
+            device=processes.device,
             base_sha256=base_sha256,
             quiet=quiet,
         )
-    )
+        tensors = load(folder)
+        preview = tensors if plan.preview is None else load(plan.preview)
     task = PairTask(generator, base, tensors, preview, settings=settings, paths=paths)
     trainer = Trainer(
         settings.train,
@@ -209,6 +221,21 @@ def run_plan(plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool
     return out
 
 
+def _bytes_of_run(plan: FitPlan, generator: Generator) -> int:
+    """What a run will take on the disk: the data at training size, checkpoints and weights."""
+    train, size = plan.settings.train, plan.settings.data.size
+    channels = int(plan.base.unet.config["in_channels"])
+    # 8-bit image and mask; mean and deviation of the latents in float32
+    pair = 4 * size**2 + 8 * channels * (size // LATENT_FACTOR) ** 2
+    pairs = len(plan.folder) + (len(plan.preview) if plan.preview else 0)
+    trained = sum(p.numel() for _, p in generator.trained_parameters())
+    moments = 8 if train.optimizer == "adamw" else 2
+    checkpoint = trained * (4 + moments + (4 if train.ema_decay is not None else 0))
+    model = 4 * sum(p.numel() for m in generator.modules.values() for p in m.parameters())
+    # one more than is kept: the old ones go when the new one is there
+    return pairs * pair + (train.keep_checkpoints + 1) * checkpoint + model
+
+
 def _without_degenerate(folder: PairFolder, settings: FitSettings) -> PairFolder:
     found = folder.degenerate(settings.data.size)
     stems = [stem for group in found.values() for stem in group]
@@ -227,18 +254,17 @@ def _without_degenerate(folder: PairFolder, settings: FitSettings) -> PairFolder
     return folder
 
 
-def _preview_folder(plan: FitPlan) -> PairFolder | None:
+def _preview_folder(training: PairFolder, settings: FitSettings) -> PairFolder | None:
     """Pairs for validation: the named list, cut to what is used; None if there is no such list."""
-    preview = plan.settings.preview
-    root = plan.folder.root
+    preview = settings.preview
     name = preview.validation_split
-    if name == plan.folder.split or not (root / f"{name}.txt").exists():
+    if name == training.split or not (training.root / f"{name}.txt").exists():
         return None
-    folder = PairFolder.open(root, split=name, prompt=plan.settings.data.prompt)
+    folder = PairFolder.open(training.root, split=name, prompt=settings.data.prompt)
     # A lesionless mask shows nothing in a grid of lesions.
-    folder = folder.without(
-        [s for v in folder.degenerate(plan.settings.data.size).values() for s in v]
-    )
+    empty = {s for v in folder.degenerate(settings.data.size).values() for s in v}
+    if len(empty) < len(folder):
+        folder = folder.without(empty)
     n = max(preview.pairs, preview.validation_pairs)
     step = max(1.0, len(folder) / n)
     kept = {folder.stems[int(i * step)] for i in range(min(n, len(folder)))}

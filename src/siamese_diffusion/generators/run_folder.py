@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from siamese_diffusion.core.artifacts import (
@@ -20,6 +20,7 @@ from siamese_diffusion.core.artifacts import (
     file_sha256,
     make_folder,
     read_json,
+    remove_leftovers,
     text_sha256,
 )
 from siamese_diffusion.core.config import changed_keys, mapping_to_yaml, resolve, to_yaml
@@ -29,8 +30,10 @@ from siamese_diffusion.generators import GENERATORS
 from siamese_diffusion.generators.base import Generator
 from siamese_diffusion.generators.settings import FitSettings
 from siamese_diffusion.models.base import Base, load_base
+from siamese_diffusion.models.weights import misfits, write_tensors
 
 TRAINING, COMPLETE, IMPORTED = "training", "complete", "imported"
+_MODEL = "model.json"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ def read_run(paths: RunPaths) -> tuple[RunInfo, FitSettings]:
             f"'{paths.root}' has format {content.get('format')}; this version reads {FORMAT}",
             hint="use the version of siamese-diffusion that wrote it",
         )
+    missing = [name for name in RunInfo.__dataclass_fields__ if name not in content]
+    if missing:
+        raise OutputError(
+            f"'{paths.run}' is damaged: it lacks {', '.join(missing)}",
+            hint="choose another folder, or bring back the file",
+        )
     fields = {name: content[name] for name in RunInfo.__dataclass_fields__}
     info = RunInfo(**fields)  # type: ignore[arg-type]
     settings = resolve(generator_class(info.generator).Settings, file=paths.config)
@@ -94,13 +103,8 @@ def write_run(paths: RunPaths, info: RunInfo) -> None:
     atomic_write_json(paths.run, {"kind": "run", "format": FORMAT, **record})
 
 
-def claim_run(
-    paths: RunPaths, info: RunInfo, settings: FitSettings, asked: Mapping[str, object]
-) -> RunInfo:
-    """Begin a run in a new folder, or recognise the folder as this very run.
-
-    Returns:
-        What is on disk: `info` for a new run, the stored record for a continued one.
+def recognise_run(paths: RunPaths, info: RunInfo, settings: FitSettings) -> RunInfo | None:
+    """What is on disk if the folder is of this very run, None if a run may begin there.
 
     Raises:
         OutputError: If the folder holds something else or another run, naming the differences.
@@ -124,18 +128,29 @@ def claim_run(
                 hint="choose another --out, or repeat the settings of the run to continue it",
             )
         return before
-    if paths.root.exists() and any(
-        item.name != paths.cache.name for item in paths.root.iterdir() if item.name[0] != "."
-    ):
+    if paths.root.exists() and not paths.root.is_dir():
+        raise OutputError(f"'{paths.root}' is a file", hint="choose another --out")
+    strangers = {item.name for item in paths.root.glob("[!.]*")} - {paths.cache.name}
+    if paths.environment.exists():  # `begin_run` was killed before the end
+        strangers -= {path.name for path in (paths.environment, paths.asked, paths.config)}
+    if strangers:
         raise OutputError(
-            f"'{paths.root}' is not empty and is no run folder", hint="choose another --out"
+            f"'{paths.root}' is not empty and is no run folder (it has '{min(strangers)}')",
+            hint="choose another --out",
         )
+    return None
+
+
+def begin_run(
+    paths: RunPaths, info: RunInfo, settings: FitSettings, asked: Mapping[str, object]
+) -> None:
+    """Write what makes a folder a run; `run.json` comes last, see `recognise_run`."""
     make_folder(paths.root)
-    atomic_write_text(paths.config, to_yaml(settings))
-    atomic_write_text(paths.asked, mapping_to_yaml(asked))
+    remove_leftovers(paths.root)
     atomic_write_json(paths.environment, snapshot())
+    atomic_write_text(paths.asked, mapping_to_yaml(asked))
+    atomic_write_text(paths.config, to_yaml(settings))
     write_run(paths, info)
-    return info
 
 
 def save_model(paths: RunPaths, modules: Mapping[str, nn.Module], *, base_sha256: str) -> str:
@@ -143,12 +158,11 @@ def save_model(paths: RunPaths, modules: Mapping[str, nn.Module], *, base_sha256
     with atomic_folder(paths.model) as folder:
         hashes = {}
         for name, module in modules.items():
-            state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
             file = folder / f"{name}.safetensors"
-            save_file(state, file)
+            write_tensors(file, module.state_dict())
             hashes[name] = file_sha256(file)
         identity = text_sha256(f"{base_sha256} {sorted(hashes.items())}")
-        atomic_write_json(folder / "model.json", {"sha256": identity, "files": hashes})
+        atomic_write_json(folder / _MODEL, {"sha256": identity, "files": hashes})
     return identity
 
 
@@ -156,14 +170,25 @@ def load_model(paths: RunPaths, modules: Mapping[str, nn.Module]) -> None:
     """Read the trained networks strictly.
 
     Raises:
-        WeightsError: Naming a file that is missing or damaged, or tensors that do not fit.
+        WeightsError: Naming a file that is missing or not what was saved, or tensors that do not
+            fit.
     """
+    try:
+        saved = read_json(paths.model / _MODEL)["files"]
+        assert isinstance(saved, dict)
+    except (OutputError, KeyError, AssertionError) as error:
+        raise WeightsError(f"'{paths.model}' has no readable {_MODEL}") from error
     for name, module in modules.items():
         file = paths.model / f"{name}.safetensors"
         try:
             state = load_file(file)
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"weights '{file}' cannot be read: {error}") from error
+        if file_sha256(file) != saved.get(name):
+            raise WeightsError(
+                f"weights '{file}' are not what the training saved",
+                hint="bring back the file of this run, or train it again with a new --out",
+            )
         load_strictly(module, state, where=str(file))
 
 
@@ -173,20 +198,9 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, where: str)
     Raises:
         WeightsError: If anything does not fit.
     """
-    own = module.state_dict()
-    problems = [f"missing {n}" for n in own if n not in state]
-    problems += [f"unexpected {n}" for n in state if n not in own]
-    problems += [
-        f"{n} is {tuple(state[n].shape)}, needs {tuple(own[n].shape)}"
-        for n in own
-        if n in state and state[n].shape != own[n].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:20]) + (
-            f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
-        )
+    if problems := misfits(module.state_dict(), state):
         raise WeightsError(
-            f"'{where}' is of another architecture: {shown}",
+            f"'{where}' is of another architecture: {problems}",
             hint="use the base and settings it was trained with",
         )
     module.load_state_dict(dict(state))

@@ -11,21 +11,20 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from siamese_diffusion.core.artifacts import (
     make_folder,
-    output_error,
     remove_leftovers,
     require_free_space,
-    sync_folder,
     text_sha256,
 )
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.pairs import PairFolder, load_arrays
 from siamese_diffusion.models.base import Base
 from siamese_diffusion.models.latents import encode_moments
+from siamese_diffusion.models.weights import store_tensors
 
 _BATCH = 8
 
@@ -69,21 +68,14 @@ def pair_tensors(
     if path.exists():
         try:
             return PairTensors(**load_file(path))
-        except SafetensorError:
-            path.unlink()  # damaged: it is only a cache
+        except (SafetensorError, TypeError):  # torn, or with other fields: it is only a cache
+            path.unlink()
     tensors = _compute(base, folder, size=size, device=device, quiet=quiet)
     fields = {name: getattr(tensors, name) for name in PairTensors.__dataclass_fields__}
     require_free_space(cache, sum(t.numel() * t.element_size() for t in fields.values()))
     make_folder(cache)
     remove_leftovers(cache)
-    temporary = cache / f".{path.name}.tmp"
-    try:
-        save_file(fields, temporary)
-        temporary.replace(path)
-        sync_folder(cache)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise output_error(path, error) from error
+    store_tensors(path, fields)
     return tensors
 
 
