@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from siamese_diffusion.core.artifacts import (
@@ -36,12 +38,26 @@ from siamese_diffusion.generators.pretraining_tasks import (
     to_model,
 )
 from siamese_diffusion.generators.settings import PretrainSettings
-from siamese_diffusion.models.base import Base, load_autoencoder, load_base
+from siamese_diffusion.models.base import (
+    Autoencoder,
+    Base,
+    check_base,
+    load_autoencoder,
+    load_base,
+    state_sha256,
+)
 from siamese_diffusion.models.latents import encode_moments
 from siamese_diffusion.models.small import build_small_base
-from siamese_diffusion.training.trainer import Trainer
+from siamese_diffusion.models.weights import store_tensors
+from siamese_diffusion.training.processes import (
+    choose_device,
+    first_process_first,
+    join_processes,
+)
+from siamese_diffusion.training.trainer import Trainer, check_training
 
 _SETTINGS = "pretrain.yaml"
+_LAST = "quality.json"  # written last: a folder that has it is a whole base
 _STAGES = "stages"
 
 
@@ -71,30 +87,61 @@ def pretrain(
     Raises:
         DataError: If the folder holds too few images.
         OutputError: If `out` belongs to other settings or data.
+        WeightsError: If the autoencoder does not fit.
     """
     settings = settings or PretrainSettings()
     out = Path(out)
+    where = choose_device(device)
+    processes = join_processes(where)
+    for train in (settings.autoencoder, settings.denoiser):
+        check_training(train, device=where, world=processes.num_processes)
     folder = PairFolder.open(Path(data), split=split, need="images", prompt=settings.prompt)
     if len(folder) < 4:
         raise DataError(f"'{data}' has {len(folder)} images; a base needs at least 4")
-    identity = f"data {folder.fingerprint()} autoencoder {autoencoder or '-'}"
-    if _finished(out, settings, identity):
-        return out
-    _claim(out, settings, identity)
-    images, _ = load_arrays(folder, settings.size)
-    assert images is not None
-    train, held_out = _hold_out(images, settings)
     base = build_small_base(settings.architecture, size=settings.size, seed=settings.denoiser.seed)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    given = load_autoencoder(Path(autoencoder)) if autoencoder is not None else None
+    if given is not None:
+        base.vae = given
+        check_base(base)
+    identity = f"data {folder.fingerprint()} autoencoder {_autoencoder_identity(given)}"
+    with first_process_first(processes):
+        if _finished(out, settings, identity):
+            return out
+        _claim(out, settings, identity)
+    pictures, _ = load_arrays(folder, settings.size)
+    assert pictures is not None
+    images, held_out = _hold_out(pictures, settings)
     stages = out / _STAGES
-    if autoencoder is not None:
-        base.vae = load_autoencoder(Path(autoencoder))
-    else:
-        _train_autoencoder(base, train, held_out, settings, stages, device, quiet)
-    base.vae.requires_grad_(False).eval().to(where)
-    mean, std = _latents(base, train, settings, stages, where)
+    if given is None:
+        _train_autoencoder(base, images, held_out, settings, stages, device, quiet)
+    base.vae.requires_grad_(False).eval().to(processes.device)
+    with first_process_first(processes):
+        mean, std = _latents(base, images, settings, stages, processes.device)
     prompt = folder.pairs[0].prompt
     _train_denoiser(base, mean, std, prompt, settings, stages, device, quiet)
+    if processes.is_main_process:
+        numbers = {"held_out_images": len(held_out), "training_images": len(images)}
+        origin = {
+            "prompt": prompt,
+            "data": _origin(folder.root),
+            "split": split,
+            "autoencoder": str(autoencoder) if autoencoder is not None else None,
+        }
+        _finish(out, base, held_out, settings, numbers, origin)
+    processes.wait_for_everyone()
+    return out
+
+
+def _finish(
+    out: Path,
+    base: Base,
+    held_out: np.ndarray,
+    settings: PretrainSettings,
+    counts: Mapping[str, int],
+    origin: Mapping[str, str | None],
+) -> None:
+    """Write the base with its card, look at what was written, and move it into place."""
+    stages, prompt = out / _STAGES, str(origin["prompt"])
     half = torch.float16 if settings.save_dtype == "fp16" else torch.float32
     for module in (base.vae, base.unet, base.text_encoder):
         module.requires_grad_(False).eval().to(device="cpu", memory_format=torch.contiguous_format)
@@ -104,17 +151,16 @@ def pretrain(
     written = load_base(stages / "base")
     numbers = {
         "psnr_db": round(mean_psnr(written.vae, held_out, torch.device("cpu")), 2),
-        "held_out_images": len(held_out),
-        "training_images": len(train),
+        **counts,
     }
     grid = paint_grid(written, prompt, seed=settings.denoiser.seed)
     card = base_card(
         settings,
         numbers,
         prompt=prompt,
-        data=_origin(folder.root),
-        split=split,
-        autoencoder=str(autoencoder) if autoencoder else None,
+        data=str(origin["data"]),
+        split=origin["split"],
+        autoencoder=origin["autoencoder"],
         stages=stages,
         environment=snapshot(),
         parameters={
@@ -124,14 +170,17 @@ def pretrain(
     )
     grid.save(stages / "base" / "samples.png")
     atomic_write_text(stages / "base" / "README.md", card)
-    atomic_write_text(stages / "base" / "quality.json", json.dumps(numbers, indent=2) + "\n")
-    for item in sorted((stages / "base").iterdir()):
+    atomic_write_text(stages / "base" / _LAST, json.dumps(numbers, indent=2) + "\n")
+    for item in sorted((stages / "base").iterdir(), key=lambda path: path.name == _LAST):
         target = out / item.name
         if target.is_dir():
             shutil.rmtree(target)
         shutil.move(str(item), target)
     (stages / "base").rmdir()
-    return out
+
+
+def _autoencoder_identity(given: Autoencoder | None) -> str:
+    return state_sha256(given.state_dict()) if given is not None else "-"
 
 
 def _origin(root: Path) -> str:
@@ -160,7 +209,11 @@ def _claim(out: Path, settings: PretrainSettings, identity: str) -> None:
                 hint="choose another --out, or repeat the settings to continue",
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"'{out}' is a file", hint="choose a new folder for the base")
+    # Nothing of ours is in there before the marker, but its folder may be.
+    found = [path for path in out.glob("**/*") if path != marker.parent]
+    if any(path.name[0] != "." for path in found):
         raise OutputError(f"'{out}' is not empty", hint="choose a new folder for the base")
     make_folder(marker.parent)
     import yaml
@@ -170,7 +223,7 @@ def _claim(out: Path, settings: PretrainSettings, identity: str) -> None:
 
 
 def _finished(out: Path, settings: PretrainSettings, identity: str) -> bool:
-    if not (out / "quality.json").exists():
+    if not (out / _LAST).exists():
         return False
     if not (out / _STAGES / _SETTINGS).exists():
         raise OutputError(f"'{out}' already holds a base", hint="choose another --out")
@@ -198,6 +251,8 @@ def _train_autoencoder(
     device: str | None,
     quiet: bool,
 ) -> None:
+    if settings.autoencoder.gradient_checkpointing:
+        base.vae.enable_gradient_checkpointing()
     task = AutoencoderTask(
         base,
         train,
@@ -233,7 +288,8 @@ def _latents(
 ) -> tuple[Tensor, Tensor]:
     """Moments of every image (and its mirror image), scaled to unit variance; kept on disk."""
     path = stages / "latents.safetensors"
-    if not path.exists():
+    stored = _stored_latents(path)
+    if stored is None:
         means, stds = [], []
         mirrored = [False, True] if settings.flips else [False]
         for mirror in mirrored:
@@ -245,15 +301,20 @@ def _latents(
                 stds.append(std.cpu())
         mean, std = torch.cat(means).contiguous(), torch.cat(stds).contiguous()
         spread = (mean.var() + std.square().mean()).sqrt()
-        with atomic_folder(stages / "latents.part") as part:
-            save_file({"mean": mean, "std": std, "spread": spread}, part / "latents.safetensors")
-        (stages / "latents.part" / "latents.safetensors").replace(path)
-        (stages / "latents.part").rmdir()
-    stored = load_file(path)
+        stored = {"mean": mean, "std": std, "spread": spread}
+        store_tensors(path, stored)
     # The factor that brings latents to unit variance, SD's 0.18215; it goes with the autoencoder.
     factor = float(base.vae.config["scaling_factor"]) / float(stored["spread"])
     base.vae.register_to_config(scaling_factor=factor)
     return stored["mean"] / stored["spread"], stored["std"] / stored["spread"]
+
+
+def _stored_latents(path: Path) -> dict[str, Tensor] | None:
+    try:
+        stored = load_file(path) if path.exists() else {}
+    except SafetensorError:  # torn: computed again
+        return None
+    return stored if set(stored) == {"mean", "std", "spread"} else None
 
 
 def _train_denoiser(
@@ -266,6 +327,8 @@ def _train_denoiser(
     device: str | None,
     quiet: bool,
 ) -> None:
+    if settings.denoiser.gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()
     task = DenoiserTask(
         base,
         mean,

@@ -151,7 +151,7 @@ def load_base(reference: str | Path, *, autoencoder: Path | None = None) -> Base
         )
     if autoencoder is not None:
         base.vae = load_autoencoder(autoencoder)
-    _check(base)
+    check_base(base)
     for module in (base.vae, base.unet, base.text_encoder):
         module.requires_grad_(False).eval()
     return base
@@ -280,7 +280,12 @@ def _schedule(scheduler: object) -> DDIMScheduler:
     return DDIMScheduler(**{**SD_SCHEDULE, **{k: config[k] for k in keep if k in config}})
 
 
-def _check(base: Base) -> None:
+def check_base(base: Base) -> None:
+    """Refuse parts that do not fit together, or a base that the method cannot use.
+
+    Raises:
+        WeightsError: Naming the parts and their numbers.
+    """
     if isinstance(base.vae, AutoencoderKL):
         factor = 2 ** (len(base.vae.config["block_out_channels"]) - 1)
         if factor != LATENT_FACTOR:
