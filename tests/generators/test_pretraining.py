@@ -169,7 +169,7 @@ def test_a_kill_while_the_base_is_moved_into_place_leaves_no_half_base(
     for item in copy.iterdir():
         if item.name != "stages":
             shutil.rmtree(item) if item.is_dir() else item.unlink()
-    moves = []
+    moves: list[str] = []
     move = shutil.move
 
     def killed(source: str, target: Path) -> None:
