@@ -67,7 +67,10 @@ def kill_until_done(
     assert hidden == [], "temporaries of killed processes stayed"
 
 
-@pytest.mark.parametrize(("extra", "kills"), [(PLAIN, 3), (RICH, 4)], ids=["plain", "rich"])
+@pytest.mark.parametrize(
+    ("extra", "kills"),
+    [pytest.param(PLAIN, 3, marks=pytest.mark.slow, id="plain"), pytest.param(RICH, 4, id="rich")],
+)
 def test_a_fit_killed_at_random_moments_ends_with_the_same_bits(
     phantoms: Path, small_base_folder: Path, tmp_path: Path, extra: tuple[str, ...], kills: int
 ) -> None:

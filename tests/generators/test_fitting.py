@@ -367,6 +367,7 @@ def test_weights_of_a_run_on_another_base_are_refused(whole: Path) -> None:
         load_run(whole, base="tiny")
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_trains_the_same(
     whole: Path, phantoms: Path, small_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -379,6 +380,7 @@ def test_gradient_checkpointing_trains_the_same(
     assert_close(one.state_dict(), two.state_dict(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_on_the_cpu_close_to_float32(
     whole: Path, phantoms: Path, small_base_folder: Path, tmp_path: Path
 ) -> None:

@@ -162,7 +162,7 @@ def test_a_pretraining_killed_at_random_moments_ends_with_the_same_bits(
     assert weights_of(out) == weights_of(whole)
 
 
-@pytest.mark.parametrize("moved", [1, 8])
+@pytest.mark.parametrize("moved", [4, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_kill_while_the_base_is_moved_into_place_leaves_no_half_base(
     copy: Path, whole: Path, phantoms: Path, monkeypatch: pytest.MonkeyPatch, moved: int
 ) -> None:
@@ -226,6 +226,7 @@ def test_an_autoencoder_that_does_not_fit_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_trains_the_same(
     whole: Path, phantoms: Path, tmp_path: Path
 ) -> None:

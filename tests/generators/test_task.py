@@ -143,7 +143,7 @@ def test_terms_over_micro_batches_average_to_those_of_the_batch(
         return {name: float(value.detach()) for name, value in found.items()}
 
     whole = terms(range(6))
-    for size in (1, 2, 3):
+    for size in (1, 3):
         parts = [terms(range(start, start + size)) for start in range(0, 6, size)]
         means = {name: sum(part[name] for part in parts) / len(parts) for name in whole}
         assert means == pytest.approx(whole, rel=1e-4)
