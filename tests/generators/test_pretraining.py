@@ -205,7 +205,7 @@ def test_a_given_autoencoder_is_kept_as_it_is(whole: Path, phantoms: Path, tmp_p
     # the same weights from elsewhere are the same; others are not
     elsewhere = shutil.copytree(given, tmp_path / "elsewhere")
     pretrain(phantoms, out, settings_of(), autoencoder=elsewhere, quiet=True)
-    with pytest.raises(OutputError, match=r"another pretraining: data or autoencoder: another"):
+    with pytest.raises(OutputError, match=r"data, autoencoder or start: another"):
         pretrain(phantoms, out, settings_of(), quiet=True)
 
 
@@ -224,6 +224,36 @@ def test_an_autoencoder_that_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(WeightsError, match=message):
         pretrain(phantoms, tmp_path / "out", settings_of(), autoencoder=given, quiet=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_base_can_be_continued(whole: Path, phantoms: Path, tmp_path: Path) -> None:
+    short = settings_of(denoiser={**PLAIN, "steps": 1, "learning_rate": 1e-12})
+    base = pretrain(phantoms, tmp_path / "base", short, start=whole, quiet=True)
+    first, second = load_base(whole), load_base(base)
+    for name in ("vae", "text_encoder"):
+        state = getattr(second, name).state_dict()
+        for key, tensor in getattr(first, name).state_dict().items():
+            assert torch.equal(state[key], tensor), key
+    # a step of nearly no length leaves the denoiser where it began: not at random weights
+    for old, new in zip(first.unet.parameters(), second.unet.parameters(), strict=True):
+        torch.testing.assert_close(new, old, rtol=0, atol=1e-9)
+    card = (base / "README.md").read_text()
+    assert f"| continues | `{whole}`, SHA-256 {first.sha256} |" in card
+    assert "## The base that it continues" in card
+    assert "### A small latent-diffusion base for 64 px images" in card
+    assert "nothing: the denoiser starts from random weights" in card  # of the first one
+    with pytest.raises(OutputError, match="data, autoencoder or start: another"):
+        pretrain(phantoms, base, short, quiet=True)
+
+
+def test_a_start_of_another_architecture_is_refused_before_anything_is_written(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"the unet of start 'tiny' is of another architecture"):
+        pretrain(phantoms, tmp_path / "base", settings_of(), start="tiny", quiet=True)
+    with pytest.raises(ConfigError, match=r"both an autoencoder \('a'\) and a start \('tiny'\)"):
+        pretrain(phantoms, tmp_path / "base", settings_of(), autoencoder="a", start="tiny")
+    assert not (tmp_path / "base").exists()
 
 
 @pytest.mark.slow
@@ -252,7 +282,7 @@ def test_other_settings_or_data_are_refused_with_old_and_new(
         pretrain(phantoms, whole, settings_of(flips=False), quiet=True)
     assert "another --out" in str(caught.value.hint)
     write_phantom(tmp_path / "data", pairs=6, seed=3, size=64)
-    with pytest.raises(OutputError, match=r"data or autoencoder: another"):
+    with pytest.raises(OutputError, match=r"data, autoencoder or start: another"):
         pretrain(tmp_path / "data", whole, settings_of(), quiet=True)
 
 

@@ -84,6 +84,9 @@ def pretrain(
     autoencoder: Annotated[
         Path | None, typer.Option(help="Use this autoencoder instead of training one.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Go on from this base (tiny, or a folder).")
+    ] = None,
     config: Config = None,
     set_: Set = None,
     device: Device = None,
@@ -94,7 +97,10 @@ def pretrain(
     from siamese_diffusion.generators.settings import PretrainSettings
 
     settings = resolve(PretrainSettings, file=config, overrides=set_ or [])
-    print(run(data, out, settings, split=split, autoencoder=autoencoder, device=device))
+    made = run(
+        data, out, settings, split=split, autoencoder=autoencoder, start=start, device=device
+    )
+    print(made)
 
 
 @app.command()

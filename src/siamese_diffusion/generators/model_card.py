@@ -60,6 +60,8 @@ def base_card(
     data: str,
     split: str | None,
     autoencoder: str | None,
+    start: str | None,
+    history: str | None,
     stages: Path,
     environment: Mapping[str, object],
     parameters: Mapping[str, int],
@@ -72,6 +74,9 @@ def base_card(
     counts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items())
     packages = json.dumps(environment.get("packages"))
     given = "taken from a file, not trained here" if autoencoder else "trained from scratch"
+    text = "random and frozen: it tells prompts apart, it understands none"
+    if start:
+        given = text = "that of the base it continues"
     return f"""# A small latent-diffusion base for {settings.size} px images
 
 Stable Diffusion's classes (diffusers layout) at small width, for trying the whole chain on a CPU.
@@ -83,7 +88,8 @@ It is no medical device and no substitute for Stable Diffusion 1.5.
 | prompt | {prompt} |
 | parameters | {counts} |
 | autoencoder | {given} |
-| text encoder | random and frozen: it tells prompts apart, it understands none |
+| text encoder | {text} |
+| continues | {start or "nothing: the denoiser starts from random weights"} |
 | reconstruction | PSNR {numbers["psnr_db"]} dB, mean of {numbers["held_out_images"]} held-out images, weights as stored ({settings.save_dtype}) |
 | time | {times} |
 | hardware | {environment.get("processor")}, {environment.get("cores")} cores, {torch.get_num_threads()} threads, {environment.get("device")} |
@@ -99,7 +105,16 @@ It is no medical device and no substitute for Stable Diffusion 1.5.
 ```yaml
 {to_yaml(settings).strip()}
 ```
-"""  # noqa: E501
+{_quoted(history)}"""  # noqa: E501
+
+
+def _quoted(history: str | None) -> str:
+    """The card of the base that was continued, as a section of this one."""
+    if history is None:
+        return ""
+    # its headings go two levels down
+    lines = [f"##{line}" if line.startswith("#") else line for line in history.strip().split("\n")]
+    return "\n## The base that it continues\n\n" + "\n".join(lines) + "\n"
 
 
 def _seconds(log: Path) -> float:

@@ -27,7 +27,7 @@ from siamese_diffusion.core.artifacts import (
 )
 from siamese_diffusion.core.config import changed_keys, read_yaml, resolve, to_yaml
 from siamese_diffusion.core.environment import snapshot
-from siamese_diffusion.core.errors import DataError, OutputError
+from siamese_diffusion.core.errors import ConfigError, DataError, OutputError, WeightsError
 from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.data.pairs import PairFolder, load_arrays
 from siamese_diffusion.generators.model_card import base_card, paint_grid
@@ -48,7 +48,7 @@ from siamese_diffusion.models.base import (
 )
 from siamese_diffusion.models.latents import encode_moments
 from siamese_diffusion.models.small import build_small_base
-from siamese_diffusion.models.weights import store_tensors
+from siamese_diffusion.models.weights import misfits, store_tensors
 from siamese_diffusion.training.processes import (
     choose_device,
     first_process_first,
@@ -68,6 +68,7 @@ def pretrain(
     *,
     split: str | None = None,
     autoencoder: Path | str | None = None,
+    start: Path | str | None = None,
     device: str | None = None,
     quiet: bool = False,
 ) -> Path:
@@ -79,17 +80,25 @@ def pretrain(
         settings: Architecture and both trainings.
         split: Use only the stems of this list.
         autoencoder: Use this autoencoder instead of training one.
+        start: Go on from this base ("tiny", or a folder) instead of random weights: its autoencoder
+            and text encoder stay, its denoiser is trained further. It has the same architecture.
         device: "cpu" or "cuda"; None takes what is there.
 
     Returns:
         `out`.
 
     Raises:
+        ConfigError: If both an autoencoder and a start are given.
         DataError: If the folder holds too few images.
         OutputError: If `out` belongs to other settings or data.
-        WeightsError: If the autoencoder does not fit.
+        WeightsError: If the autoencoder or the start does not fit.
     """
     settings = settings or PretrainSettings()
+    if autoencoder is not None and start is not None:
+        raise ConfigError(
+            f"both an autoencoder ('{autoencoder}') and a start ('{start}') were given",
+            hint="leave one out: a start brings its own autoencoder",
+        )
     out = Path(out)
     where = choose_device(device)
     processes = join_processes(where)
@@ -100,10 +109,15 @@ def pretrain(
         raise DataError(f"'{data}' has {len(folder)} images; a base needs at least 4")
     base = build_small_base(settings.architecture, size=settings.size, seed=settings.denoiser.seed)
     given = load_autoencoder(Path(autoencoder)) if autoencoder is not None else None
+    begun = _begin_from(start, base) if start is not None else None
+    if begun is not None:
+        given = begun.vae
     if given is not None:
         base.vae = given
         check_base(base)
     identity = f"data {folder.fingerprint()} autoencoder {_autoencoder_identity(given)}"
+    if begun is not None:
+        identity += f" start {begun.sha256}"
     with first_process_first(processes):
         if _finished(out, settings, identity):
             return out
@@ -126,6 +140,8 @@ def pretrain(
             "data": _origin(folder.root),
             "split": split,
             "autoencoder": str(autoencoder) if autoencoder is not None else None,
+            "start": None if begun is None else f"`{begun.reference}`, SHA-256 {begun.sha256}",
+            "history": _history(begun),
         }
         _finish(out, base, held_out, settings, numbers, origin)
     processes.wait_for_everyone()
@@ -161,6 +177,8 @@ def _finish(
         data=str(origin["data"]),
         split=origin["split"],
         autoencoder=origin["autoencoder"],
+        start=origin["start"],
+        history=origin["history"],
         stages=stages,
         environment=snapshot(),
         parameters={
@@ -177,6 +195,28 @@ def _finish(
             shutil.rmtree(target)
         shutil.move(str(item), target)
     (stages / "base").rmdir()
+
+
+def _begin_from(start: Path | str, base: Base) -> Base:
+    """Give `base` the denoiser and the text encoder of another base of its architecture."""
+    begun = load_base(start)
+    for name in ("unet", "text_encoder"):
+        own, found = (getattr(b, name).state_dict() for b in (base, begun))
+        if problems := misfits(own, found):
+            raise WeightsError(
+                f"the {name} of start '{start}' is of another architecture: {problems}",
+                hint="repeat the architecture of its model card with --set architecture.KEY=VALUE",
+            )
+        getattr(base, name).load_state_dict(found)
+    base.tokenizer = begun.tokenizer
+    return begun
+
+
+def _history(begun: Base | None) -> str | None:
+    """The model card of the base that is continued, if it has one."""
+    if begun is None or begun.path is None or not (begun.path / "README.md").is_file():
+        return None
+    return (begun.path / "README.md").read_text(encoding="utf-8")
 
 
 def _autoencoder_identity(given: Autoencoder | None) -> str:
@@ -202,7 +242,7 @@ def _claim(out: Path, settings: PretrainSettings, identity: str) -> None:
         before = resolve(PretrainSettings, read_yaml(marker)["settings"])  # type: ignore[arg-type]
         differences = changed_keys(before, settings)
         if read_yaml(marker)["identity"] != identity:
-            differences.append("data or autoencoder: another")
+            differences.append("data, autoencoder or start: another")
         if differences:
             raise OutputError(
                 f"'{out}' belongs to another pretraining: {'; '.join(differences)}",
