@@ -53,8 +53,10 @@ def test_a_set_killed_at_random_moments_ends_up_equal_byte_for_byte(
     tmp_path: Path, n_workers: int
 ) -> None:
     folder = write_masks(tmp_path / "masks", 12)
-    options = ("--folds", "2", "--seconds", "0.01", "--rounds")
-    settings = SampleSettings(recipe="random", folds=2, batch_size=4)
+    options = ("--folds", "4", "--rounds")
+    # Slow painting against the kill delay: the workers must not finish before they are killed.
+    slowly = (*options, "--seconds", "0.05")
+    settings = SampleSettings(recipe="random", folds=4, batch_size=4)
     sample_with(
         PaintingPipeline(rounds=True), folder, tmp_path / "whole", settings=settings, progress=False
     )
@@ -62,12 +64,10 @@ def test_a_set_killed_at_random_moments_ends_up_equal_byte_for_byte(
     images = SyntheticPaths(tmp_path / "out").images
     found = 0
     for attempt in range(5 - n_workers):
-        workers = [worker(folder, tmp_path / "out", *options) for _ in range(n_workers)]
+        workers = [worker(folder, tmp_path / "out", *slowly) for _ in range(n_workers)]
         for process in workers:
             start(process)
-        if (
-            attempt % 2 == 0
-        ):  # kill in the middle of writing; otherwise perhaps before or in planning
+        if attempt % 2 == 0:  # kill while images are made; otherwise perhaps while planning
             while len(list(images.glob("m*.png"))) <= found:
                 assert workers[0].poll() is None
                 time.sleep(0.001)
@@ -77,13 +77,13 @@ def test_a_set_killed_at_random_moments_ends_up_equal_byte_for_byte(
             process.communicate()
             assert process.returncode == -signal.SIGKILL
         found = len(list(images.glob("m*.png")))
-    assert 0 < found < 24
+    assert 0 < found < 48
     last = worker(folder, tmp_path / "out", *options)
     start(last)
     last.communicate()
     assert last.returncode == 0
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
-    assert len(files_of(tmp_path / "out")) == 2 * 24 + 3  # pairs; plan, manifest, prompt
+    assert len(files_of(tmp_path / "out")) == 2 * 48 + 3  # pairs; plan, manifest, prompt
 
 
 def test_workers_that_start_together_share_the_items(tmp_path: Path) -> None:
