@@ -184,7 +184,7 @@ def test_the_first_paragraph_tells_the_facts_in_plain_words(run: Path, synthetic
 
 
 def test_a_run_shows_its_curves_settings_and_samples(run: Path) -> None:
-    page = read(write_report([run]))
+    page = read(write_report([run], defaults=SiameseFitSettings().model_dump(mode="json")))
     assert sum(tag == "svg" for tag, _ in page.tags) == 6
     assert "train.learning_rate 0.0002 1e-05" in page.text
     assert "Passes over the data 11.0" in page.text
@@ -192,6 +192,12 @@ def test_a_run_shows_its_curves_settings_and_samples(run: Path) -> None:
     assert MODEL in page.text
     assert "Step 100" in page.text
     assert "Step 1,000" in page.text
+
+
+def test_without_defaults_nothing_is_said_to_differ(run: Path) -> None:
+    text = read(write_report([run])).text
+    assert "differ from the paper" not in text
+    assert "All settings" in text
 
 
 def test_items_carry_labels_seeds_and_settings(

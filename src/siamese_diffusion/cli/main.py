@@ -240,9 +240,10 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Default: report.html in the first.")] = None,
 ) -> None:
     """Write one self-contained HTML page about runs and synthetic sets."""
+    from siamese_diffusion.generators.settings import SiameseFitSettings
     from siamese_diffusion.reports.html import write_report
 
-    print(write_report(sources, out))
+    print(write_report(sources, out, defaults=SiameseFitSettings().model_dump(mode="json")))
 
 
 @app.command()

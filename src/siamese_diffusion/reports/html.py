@@ -6,7 +6,6 @@ sentence. All numbers come from files; what a file does not say is "not recorded
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from siamese_diffusion.core.artifacts import (
 )
 from siamese_diffusion.core.config import flatten
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
-from siamese_diffusion.generators.settings import SiameseFitSettings
 from siamese_diffusion.reports import panels
 from siamese_diffusion.reports.charts import (
     NOT_RECORDED,
@@ -34,6 +32,12 @@ from siamese_diffusion.reports.charts import (
     bar_chart,
     training_curves,
     training_speed,
+)
+from siamese_diffusion.reports.reading import (
+    optional_json,
+    optional_yaml,
+    read_records,
+    torn_remark,
 )
 
 NOT_THERE: Final = "(no such setting)"
@@ -72,7 +76,7 @@ class RunSection:
     size: int | None
     model: str | None
     facts: Rows
-    differing: tuple[tuple[str, str, str], ...]
+    differing: tuple[tuple[str, str, str], ...] | None
     config: str | None
     environment: Rows
     curves: Curves
@@ -107,12 +111,18 @@ class SyntheticSection:
 Section = RunSection | SyntheticSection
 
 
-def write_report(sources: Sequence[Path], out: Path | None = None) -> Path:
+def write_report(
+    sources: Sequence[Path],
+    out: Path | None = None,
+    *,
+    defaults: Mapping[str, object] | None = None,
+) -> Path:
     """Write one HTML page about runs and synthetic sets, without network or scripts.
 
     Args:
         sources: Run folders and synthetic sets, recognised by their files, in any mixture.
         out: HTML file to write; None takes `report.html` in the first source.
+        defaults: The paper's settings, to tell what differs; None leaves that out.
 
     Returns:
         The page's path.
@@ -136,7 +146,9 @@ def write_report(sources: Sequence[Path], out: Path | None = None) -> Path:
     most_items = max(4, panels.MOST_ITEMS // sets)
     most_grids = max(2, panels.MOST_GRIDS // runs)
     sections: list[Section] = [
-        read_run(source, most_grids) if kind == "run" else read_synthetic(source, most_items)
+        read_run(source, most_grids, defaults)
+        if kind == "run"
+        else read_synthetic(source, most_items)
         for source, kind in zip(sources, kinds, strict=True)
     ]
     atomic_write_text(out, render(sections))
@@ -197,14 +209,16 @@ def render(sections: Sequence[Section]) -> str:
     )
 
 
-def read_run(root: Path, most_grids: int) -> RunSection:
+def read_run(
+    root: Path, most_grids: int, defaults: Mapping[str, object] | None = None
+) -> RunSection:
     """Facts, curves and sample grids of a run folder."""
     paths = RunPaths(root)
     run = read_json(paths.run)
     data, base = _mapping(run.get("data")), _mapping(run.get("base"))
-    config = _yaml(paths.config)
+    config = optional_yaml(paths.config)
     batch = _count(flatten(config).get("train.batch_size"))
-    records, torn = _records(paths.log)
+    records, torn = read_records(paths.log)
     samples = [record for record in records if record.get("event") == "sample"]
     sampled = samples[-1] if samples else {}
     grids = panels.sample_grids(root, _count(sampled.get("columns")), most_grids)
@@ -251,13 +265,13 @@ def read_run(root: Path, most_grids: int) -> RunSection:
         size=size,
         model=str(model) if model else None,
         facts=facts,
-        differing=_differing(config),
+        differing=None if defaults is None else _differing(config, flatten(defaults)),
         config=yaml.safe_dump(config, sort_keys=False) if config else None,
-        environment=_rows(flatten(_mapping(_json(paths.environment)))),
+        environment=_rows(flatten(_mapping(optional_json(paths.environment)))),
         curves=training_curves(records),
         grids=grids,
         grid_settings=_rows({k: v for k, v in sampled.items() if k not in _LOG_KEYS}),
-        remarks=(*grids.remarks, *_torn(paths.log, torn)),
+        remarks=(*grids.remarks, *torn_remark(paths.log, torn)),
     )
 
 
@@ -266,12 +280,12 @@ def read_synthetic(root: Path, most_items: int) -> SyntheticSection:
     paths = SyntheticPaths(root)
     header = read_json(paths.plan_header)
     settings, origin = _mapping(header.get("settings")), _mapping(header.get("origin"))
-    lines, torn = _records(paths.manifest)
+    lines, torn = read_records(paths.manifest)
     by_name = {str(line["id"]): line for line in lines if "id" in line}
     records = sorted(by_name.values(), key=lambda line: _count(line.get("index")) or 0)
     planned, model = _count(header.get("items")), settings.get("model_sha256")
     shown = panels.synthetic_items(root, header, records, most_items)
-    measured = _mapping(_json(root / ALIGNMENT_NAME))
+    measured = _mapping(optional_json(root / ALIGNMENT_NAME))
     dice = {
         key: float(value)
         for key in DICE_WORDS
@@ -312,62 +326,19 @@ def read_synthetic(root: Path, most_items: int) -> SyntheticSection:
         measured=tuple((key, _measured(key, v)) for key, v in flatten(measured).items()),
         dice=dice,
         dice_chart=bar_chart("Dice coefficients", bars, description=words) if bars else None,
-        remarks=(*shown.remarks, *_torn(paths.manifest, torn)),
+        remarks=(*shown.remarks, *torn_remark(paths.manifest, torn)),
     )
 
 
-def _differing(config: Mapping[str, object]) -> tuple[tuple[str, str, str], ...]:
+def _differing(
+    config: Mapping[str, object], default: Mapping[str, object]
+) -> tuple[tuple[str, str, str], ...]:
     """(key, value, default) of resolved settings that are not the default, which is the paper's."""
-    default = flatten(SiameseFitSettings().model_dump(mode="json"))
     return tuple(
         (key, _text(value, none="none"), _text(default.get(key, NOT_THERE), none="none"))
         for key, value in flatten(config).items()
         if value != default.get(key, NOT_THERE)
     )
-
-
-def _records(path: Path) -> tuple[list[dict[str, object]], int]:
-    """Records of a JSON-lines file and how many lines a killed writer tore, wherever they are."""
-    if not path.is_file():
-        return [], 0
-    records, torn = [], 0
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            record = json.loads(line) if line.strip() else None
-        except ValueError:
-            torn += 1
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return records, torn
-
-
-def _torn(path: Path, torn: int) -> tuple[str, ...]:
-    return (f"{torn} unreadable lines of {path.name} were skipped.",) if torn else ()
-
-
-def _json(path: Path) -> object:
-    """Content of an optional JSON file; None if it is not there."""
-    if not path.is_file():
-        return None
-    try:
-        content: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise OutputError(
-            f"'{path}' is not readable JSON ({error})", hint="mend or remove it"
-        ) from error
-    return content
-
-
-def _yaml(path: Path) -> dict[str, object]:
-    """Content of an optional YAML file; empty if it is not there."""
-    if not path.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise OutputError(f"'{path}' is not readable YAML ({error})", hint="mend it") from error
-    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 def _mapping(value: object) -> dict[str, object]:
