@@ -61,7 +61,8 @@ def _import_problem(name: str) -> str | None:
     try:
         importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
-        return f"does not import ({str(error).splitlines()[0][:100]})"
+        words = str(error).splitlines() or [type(error).__name__]
+        return f"does not import ({words[0][:100]})"
     return None
 
 

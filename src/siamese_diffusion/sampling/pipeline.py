@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from siamese_diffusion.core.errors import DataError
+from siamese_diffusion.core.errors import ConfigError, DataError
 from siamese_diffusion.core.seeding import normal
 from siamese_diffusion.data.images import Levels, read_levels, resize_mask
 from siamese_diffusion.data.masks import binarise, detect_rule
 from siamese_diffusion.generators.base import move
 from siamese_diffusion.generators.run_folder import LoadedRun, load_run
 from siamese_diffusion.models.latents import decode, to_uint8
-from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, STEPS
+from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, MAX_STEPS, STEPS
+from siamese_diffusion.training.processes import choose_device
 
 Mask = np.ndarray | Image.Image | Path | str
 
@@ -69,10 +70,11 @@ class SiameseDiffusionPipeline:
             dtype: Precision of the denoiser; None is float32.
 
         Raises:
+            ConfigError: If there is no such device.
             OutputError: If the folder is no finished run.
             WeightsError: If base or weights do not fit.
         """
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        where = choose_device(device)
         return cls(load_run(Path(run), base=base), device=where, dtype=dtype)
 
     @torch.no_grad()
@@ -103,8 +105,13 @@ class SiameseDiffusionPipeline:
             RGB images of `size` x `size`.
 
         Raises:
+            ConfigError: If `steps` or `batch_size` is impossible.
             DataError: If the numbers of masks, seeds and prompts differ, or a mask is no mask.
         """
+        for name, value, most in (("steps", steps, MAX_STEPS), ("batch_size", batch_size, None)):
+            if value is not None and (value < 1 or (most is not None and value > most)):
+                limit = f"between 1 and {most}" if most else "1 or more"
+                raise ConfigError(f"{name} {value} is impossible; it must be {limit}")
         chosen = list(prompts) if prompts is not None else [self.prompt] * len(masks)
         if not len(masks) == len(seeds) == len(chosen):
             raise DataError(
@@ -155,15 +162,30 @@ class SiameseDiffusionPipeline:
         """Any binary mask as uint8 {0, 255} of the model's size."""
         if isinstance(mask, Path | str):
             return self._binary(read_levels(Path(mask)), str(mask))
-        array = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
-        if array.dtype == bool:
-            return self._binary(array.astype(np.uint8) * 255, "a given mask")
-        if array.dtype == np.uint16 or array.max(initial=0) > 255:
-            return self._binary(array.astype(np.uint16), "a given mask")
-        return self._binary(array.astype(np.uint8), "a given mask")
+        if isinstance(mask, Image.Image):
+            # Pillow would clip deep grey when it becomes 8 bit.
+            is_deep = mask.mode in ("I", "F") or mask.mode.startswith("I;16")
+            mask = np.asarray(mask if is_deep else mask.convert("L"))
+        return self._binary(_levels(mask), "a given mask")
 
     def _binary(self, levels: Levels, name: str) -> np.ndarray:
-        if levels.ndim != 2:
-            raise DataError(f"{name} has shape {levels.shape}; a mask is (height, width)")
         rule = detect_rule([(name, levels)])
         return resize_mask(binarise(levels, rule), self.size)
+
+
+def _levels(array: np.ndarray) -> Levels:
+    """Numbers of any type as grey levels of 8 or 16 bit; booleans become 0 and 255."""
+    if array.ndim != 2 or not array.size:
+        raise DataError(f"a given mask has shape {array.shape}; a mask is (height, width)")
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    lowest, highest = array.min(), array.max()
+    if not 0 <= lowest <= highest <= 65535 or not np.array_equal(array, np.round(array)):
+        raise DataError(
+            f"a given mask holds values from {lowest:g} to {highest:g}; whole numbers from 0 to "
+            "65535 are allowed",
+            hint="give booleans, or 0 for background and 255 for foreground",
+        )
+    if array.dtype == np.uint16 or highest > 255:
+        return array.astype(np.uint16)
+    return array.astype(np.uint8)
