@@ -68,6 +68,31 @@ def small_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_run(
+    tmp_path_factory: pytest.TempPathFactory, phantoms: Path, small_base_folder: Path
+) -> Path:
+    """A run of a few steps on `phantoms`, trained fast enough to show its masks' influence.
+
+    Copy it before changing anything in it.
+    """
+    from siamese_diffusion.generators.fitting import fit
+
+    overrides = [
+        "data.size=64",
+        "train.steps=6",
+        "train.batch_size=4",
+        "train.learning_rate=1e-2",
+        "train.log_every=1",
+        "train.tensorboard=false",
+        "preview.pairs=2",
+        "preview.steps=2",
+        "preview.validation_pairs=2",
+    ]
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    return fit(phantoms, out, base=small_base_folder, overrides=overrides, device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Reference data beside the checkout; tests that need it skip without."""
     folder = Path(os.environ.get("SIAMDIFF_SHARED", ROOT.parent / "shared"))
