@@ -47,10 +47,13 @@ def alignment(
         logit is positive; two empty maps score 1.
 
     Raises:
-        DataError: If there are fewer than two synthetic pairs to shuffle.
+        DataError: If there are fewer than two synthetic pairs to shuffle, or `size` is no
+            multiple of 8.
     """
     if len(synthetic) < 2:
         raise DataError(f"'{synthetic.root}' has {len(synthetic)} pairs; alignment needs 2 or more")
+    if size < 8 or size % 8:
+        raise DataError(f"size {size} is not a positive multiple of 8, which the segmenter needs")
     network = _train(*_tensors(train, size), steps=steps, seed=seed, progress=progress)
     real_image, real_mask = _tensors(held_out, size)
     image, mask = _tensors(synthetic, size)
