@@ -1,0 +1,116 @@
+"""The whole chain on phantoms: data, fit, sample, report; killed, shared and continued."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invoking import files_of, settings, siamdiff
+from siamese_diffusion.core.artifacts import RunPaths, SyntheticPaths, read_json, read_jsonl
+from siamese_diffusion.data.pairs import PairFolder
+
+
+def without_header(folder: Path) -> dict[str, bytes]:
+    """All files but the plan's header, which holds paths."""
+    return {name: data for name, data in files_of(folder).items() if name != "plan.json"}
+
+
+def test_phantom_fit_sample_and_report(small_base_folder: Path, tmp_path: Path) -> None:
+    data, run, made, page = (tmp_path / name for name in ("data", "run", "made", "page.html"))
+    assert siamdiff("data", "phantom", data, "--pairs", "16", "--size", "64").code == 0
+    assert siamdiff("data", "check", data).code == 0
+    small = settings(
+        "data.size=64", "train.steps=3", "train.batch_size=4", "preview.pairs=2", "preview.steps=2"
+    )
+    fit = siamdiff(
+        "fit", "--data", data, "--base", small_base_folder, "--out", run, "--device", "cpu", *small
+    )
+    assert fit.code == 0, fit.err
+    sampler = ("--split", "test", "--steps", "2", "--guidance", "1", "--device", "cpu")
+    sample = siamdiff("sample", run, "--masks", data, "--out", made, "--folds", "2", *sampler)
+    assert sample.code == 0, sample.err
+    report = siamdiff("report", run, made, "--out", page)
+    assert report.code == 0, report.err
+
+    identity = read_json(RunPaths(run).run)["model_sha256"]
+    synthetic, real = PairFolder.open(made), PairFolder.open(data, split="test")
+    assert len(synthetic) == 2 * len(real)
+    records = {str(r["id"]): r for r in read_jsonl(SyntheticPaths(made).manifest)}
+    for index, stem in enumerate(synthetic.stems):
+        source = real.stems.index(str(records[stem]["stem"]))
+        np.testing.assert_array_equal(synthetic.mask(index), real.mask(source))
+        with Image.open(SyntheticPaths(made).image(stem)) as image:
+            assert image.info["Synthetic"] == "true"
+            assert image.info["ModelSHA256"] == identity
+    text = page.read_text(encoding="utf-8")
+    assert "Made by the model of the training run <b>run</b>" in text
+    words = " ".join(re.sub("<[^>]+>", " ", text).split())
+    assert re.search(rf"\b{len(synthetic)} synthetic images ?, all that were planned", words)
+    # A synthetic set is a data set: everything takes it, training included.
+    again = siamdiff(
+        "fit", "--data", made, "--base", small_base_folder, "--dry-run", "--device", "cpu", *small
+    )
+    assert again.code == 0, again.err
+
+
+def sampling(run: Path, masks: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    line = ["sample", run, "--masks", masks, "--out", out, "--steps", "12", "--guidance", "2"]
+    line += ["--device", "cpu", "--batch-size", "3", "--recipe", "random", *options]
+    return subprocess.Popen(
+        [sys.executable, "-m", "siamese_diffusion", *map(str, line)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--exact",)])
+def test_a_real_set_killed_at_random_moments_ends_up_equal_byte_for_byte(
+    options: tuple[str, ...], tiny_run: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    finished(sampling(tiny_run, phantoms, whole, *options))
+    moments = random.Random(len(options))
+    images = SyntheticPaths(out).images
+    killed_at = []
+    for _ in range(3):
+        process = sampling(tiny_run, phantoms, out, *options)
+        before = len(list(images.glob("*.png")))
+        while process.poll() is None and len(list(images.glob("*.png"))) <= before:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0.0, 0.05))
+        process.kill()
+        process.communicate()
+        killed_at.append(len(list(images.glob("*.png"))))
+        assert process.returncode in (0, -signal.SIGKILL)
+    assert killed_at[0] < 20, "the first was not killed in the middle"
+    finished(sampling(tiny_run, phantoms, out, *options))
+    assert without_header(out) == without_header(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_set(tiny_run: Path, phantoms: Path, tmp_path: Path) -> None:
+    alone, out = tmp_path / "alone", tmp_path / "out"
+    finished(sampling(tiny_run, phantoms, alone))
+    workers = [sampling(tiny_run, phantoms, out) for _ in range(2)]
+    said = [finished(process) for process in workers]
+    made = [int(words.split(" made")[0].split()[-1]) for words in said]
+    there = [int(words.split(" were there")[0].split()[-1]) for words in said]
+    assert sum(made) == 20, (made, there)
+    assert without_header(out) == without_header(alone)
