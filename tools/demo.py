@@ -22,7 +22,10 @@ STEPS = 300
 def siamdiff(*arguments: str) -> None:
     """Run one verb as a user would, showing the command."""
     print("\n$ siamdiff " + " ".join(arguments), flush=True)
-    subprocess.run([sys.executable, "-m", "siamese_diffusion", *arguments], check=True)
+    try:
+        subprocess.run([sys.executable, "-m", "siamese_diffusion", *arguments], check=True)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)  # the verb has said why
 
 
 def measure_alignment(data: Path, synthetic: Path) -> dict[str, object]:
