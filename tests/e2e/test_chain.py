@@ -64,8 +64,8 @@ def test_phantom_fit_sample_and_report(small_base_folder: Path, tmp_path: Path) 
 
 def sampling(run: Path, masks: Path, out: Path, said: Path, exact: bool) -> ForkProcess:
     """A process that begins as a copy of this one, in which torch is already loaded."""
-    line = ["sample", run, "--masks", masks, "--out", out, "--steps", "12", "--guidance", "2"]
-    line += ["--device", "cpu", "--batch-size", "3", "--recipe", "random"]
+    line: list[str | Path] = ["sample", run, "--masks", masks, "--out", out, "--steps", "12"]
+    line += ["--guidance", "2", "--device", "cpu", "--batch-size", "3", "--recipe", "random"]
 
     def work() -> None:
         ran = siamdiff(*line, *(["--exact"] if exact else []))
