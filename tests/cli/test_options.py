@@ -16,10 +16,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 VERBS = {
     "data phantom": "OUT --centre --pairs --seed --size",
     "data check": "FOLDER --json",
-    "pretrain": "--autoencoder --config --data --device --out --set --split",
+    "pretrain": "--autoencoder --config --data --device --out --set --split --start",
     "fit": "--base --config --data --device --dry-run --generator --out --preset --set --split",
     "sample": "RUN --base --batch-size --config --device --exact --folds --guidance --masks --out "
     "--prompt --recipe --seed --set --split --steps",
+    "import": "CHECKPOINT --base --out --prompt --size",
+    "export": "RUN OUT --base --to",
     "report": "SOURCES... --out",
     "doctor": "",
 }
