@@ -136,7 +136,7 @@ def test_weights_of_another_architecture_are_refused(folder: Path, component: st
 
 
 def test_a_component_that_lacks_one_tensor_is_refused(folder: Path) -> None:
-    from siamese_diffusion.models.weights import read_state_dict
+    from siamese_diffusion.core.weights import read_state_dict
 
     path = folder / "unet" / WEIGHTS["unet"]
     state = read_state_dict(path)

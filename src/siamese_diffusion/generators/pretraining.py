@@ -29,6 +29,7 @@ from siamese_diffusion.core.config import changed_keys, read_yaml, resolve, to_y
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError, WeightsError
 from siamese_diffusion.core.seeding import derive_seed
+from siamese_diffusion.core.weights import misfits, store_tensors
 from siamese_diffusion.data.pairs import PairFolder, load_arrays
 from siamese_diffusion.generators.model_card import base_card, paint_grid
 from siamese_diffusion.generators.pretraining_tasks import (
@@ -48,7 +49,6 @@ from siamese_diffusion.models.base import (
 )
 from siamese_diffusion.models.latents import encode_moments
 from siamese_diffusion.models.small import build_small_base
-from siamese_diffusion.models.weights import misfits, store_tensors
 from siamese_diffusion.training.processes import (
     choose_device,
     first_process_first,

@@ -26,11 +26,11 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.config import changed_keys, mapping_to_yaml, resolve, to_yaml
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import OutputError, WeightsError
+from siamese_diffusion.core.weights import misfits, write_tensors
 from siamese_diffusion.generators import GENERATORS
 from siamese_diffusion.generators.base import Generator
 from siamese_diffusion.generators.settings import FitSettings
 from siamese_diffusion.models.base import Base, load_base
-from siamese_diffusion.models.weights import misfits, write_tensors
 
 TRAINING, COMPLETE, IMPORTED = "training", "complete", "imported"
 _MODEL = "model.json"

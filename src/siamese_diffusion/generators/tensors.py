@@ -21,10 +21,10 @@ from siamese_diffusion.core.artifacts import (
     text_sha256,
 )
 from siamese_diffusion.core.progress import ProgressBar
+from siamese_diffusion.core.weights import store_tensors
 from siamese_diffusion.data.pairs import PairFolder, load_arrays
 from siamese_diffusion.models.base import Base
 from siamese_diffusion.models.latents import encode_moments
-from siamese_diffusion.models.weights import store_tensors
 
 _BATCH = 8
 

@@ -25,6 +25,7 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.config import build, mapping_to_yaml, to_yaml
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import OutputError, WeightsError
+from siamese_diffusion.core.weights import read_state_dict
 from siamese_diffusion.generators.run_folder import (
     IMPORTED,
     LoadedRun,
@@ -47,7 +48,6 @@ from siamese_diffusion.models.ldm_names import (
 )
 from siamese_diffusion.models.siamese import SiameseNetwork
 from siamese_diffusion.models.single_file import copy_weights
-from siamese_diffusion.models.weights import read_state_dict
 
 _WRAPPERS = ("_forward_module.", "module.")  # of DeepSpeed and DistributedDataParallel
 # Tensors of LDM checkpoints that are no weights of ours: the schedule (a formula), moving averages

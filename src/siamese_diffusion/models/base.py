@@ -23,10 +23,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from siamese_diffusion.core.config import nearest
 from siamese_diffusion.core.errors import WeightsError
+from siamese_diffusion.core.weights import read_state_dict
 from siamese_diffusion.models.scheduler import SD_SCHEDULE
 from siamese_diffusion.models.single_file import read_single_file
 from siamese_diffusion.models.tokenizer import read_tokenizer
-from siamese_diffusion.models.weights import read_state_dict
 
 EMBEDDED = ("tiny",)
 COMPONENTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")

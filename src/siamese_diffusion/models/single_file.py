@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from siamese_diffusion.core.errors import WeightsError
+from siamese_diffusion.core.weights import read_state_dict
 from siamese_diffusion.models.ldm_names import (
     TEXT,
     UNET,
@@ -29,7 +30,6 @@ from siamese_diffusion.models.ldm_names import (
 )
 from siamese_diffusion.models.scheduler import SD_SCHEDULE
 from siamese_diffusion.models.tokenizer import VOCABULARY_FILE, has_tokenizer, read_tokenizer
-from siamese_diffusion.models.weights import read_state_dict
 
 _HEADS = 8
 _HEAD_WIDTH = 64  # of CLIP's text encoder

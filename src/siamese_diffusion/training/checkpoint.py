@@ -31,7 +31,7 @@ from siamese_diffusion.core.artifacts import (
     require_free_space,
 )
 from siamese_diffusion.core.errors import CheckpointError, OutputError
-from siamese_diffusion.models.weights import write_tensors
+from siamese_diffusion.core.weights import write_tensors
 
 _NAME = re.compile(r"step-(\d{8})")
 _MANIFEST = "checkpoint.json"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion.core.errors import ConfigError, Interrupted, NumericsError, WeightsError
 from siamese_diffusion.core.progress import ProgressBar
-from siamese_diffusion.models.weights import misfits
+from siamese_diffusion.core.weights import misfits
 from siamese_diffusion.training.checkpoint import TrainingState, load_latest, save_checkpoint
 from siamese_diffusion.training.ema import MovingAverage
 from siamese_diffusion.training.log import RunLog

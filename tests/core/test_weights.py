@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from siamese_diffusion.core.errors import OutputError, WeightsError
-from siamese_diffusion.models.weights import (
+from siamese_diffusion.core.weights import (
     misfits,
     read_state_dict,
     store_tensors,

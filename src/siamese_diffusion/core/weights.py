@@ -1,4 +1,7 @@
-"""Reading weight files without executing code, and writing them whole."""
+"""Reading weight files without executing code, and writing them whole.
+
+torch and safetensors are imported only when a file is read or written.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,13 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from siamese_diffusion.core.artifacts import make_folder, output_error, sync_folder
 from siamese_diffusion.core.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -30,6 +32,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(f"weights file '{path}' does not exist")
+    import torch
+    from safetensors.torch import load_file
+
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -47,7 +52,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     named = content if isinstance(content, Mapping) else {}
-    tensors = {str(name): value for name, value in named.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise WeightsError(f"weights file '{path}' holds no tensors")
     return tensors
@@ -59,6 +64,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         OutputError: If the disk is full or the file cannot be written.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(plain, path)
