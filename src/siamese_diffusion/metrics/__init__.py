@@ -1,0 +1,1 @@
+"""Metrics between a real and a synthetic set. Sees core and data only."""

@@ -1,0 +1,1 @@
+"""Networks that metrics look at images with; weights come from the user."""
