@@ -9,7 +9,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from metrics.pictures import picture_a, picture_b
-from siamese_diffusion.metrics.resize import VARIANTS, Variant, resize, scale, square_crop
+from siamese_diffusion.metrics.resize import VARIANTS, resize, scale, square_crop
+from siamese_diffusion.metrics.settings import Variant
 
 
 def test_tf1_takes_the_source_index_without_a_half_pixel_shift() -> None:

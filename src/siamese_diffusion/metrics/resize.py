@@ -7,7 +7,7 @@ methods differ. So all resizing is done here. Input is RGB uint8 (H, W, 3), outp
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from siamese_diffusion.data.images import Pixels
+from siamese_diffusion.metrics.settings import Variant
 
-Variant = Literal["clean", "torch", "tf1", "torch_aa"]
 VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
 Planes = npt.NDArray[np.float32]
 
