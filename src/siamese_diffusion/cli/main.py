@@ -235,6 +235,66 @@ def export(
 
 
 @app.command()
+def score(
+    real: Annotated[Path, typer.Option(help="Real images; its list train.txt if there is one.")],
+    synthetic: Annotated[Path, typer.Option(help="Synthetic set, or any folder of images.")],
+    out: Annotated[Path | None, typer.Option(help="Score file to write, JSON.")] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Names with commas; also lpips-cross, clip-i-paired, mixing, ...")
+    ] = "fid,kid,clip-i,lpips,cmmd,prdc",
+    holdout: Annotated[
+        Path | None, typer.Option(help="Real images that the generator has not seen.")
+    ] = None,
+    extractor: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH of weights; repeatable. Never downloaded.")
+    ] = None,
+    protocol: Annotated[
+        Literal["all", "paper"] | None,
+        typer.Option(help="paper: training images against one synthetic image per mask."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split list of the real folder.")] = None,
+    synthetic_split: Annotated[str | None, typer.Option(help="Of the synthetic folder.")] = None,
+    holdout_split: Annotated[str | None, typer.Option(help="Of the hold-out folder.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the feature cache.")] = None,
+    config: Config = None,
+    set_: Set = None,
+    device: Device = None,
+) -> None:
+    """Compare a synthetic with a real set; each value with its interval, floor and passport."""
+    from siamese_diffusion.core.config import resolve
+    from siamese_diffusion.metrics.scoring import parse_weights
+    from siamese_diffusion.metrics.scoring import score as run_score
+    from siamese_diffusion.metrics.settings import ScoreSettings
+
+    overrides = [*(set_ or []), *([f"protocol={protocol}"] if protocol else [])]
+    found = run_score(
+        real,
+        synthetic,
+        metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+        settings=resolve(ScoreSettings, file=config, overrides=overrides),
+        weights=parse_weights(extractor or []),
+        holdout=holdout,
+        split=split,
+        synthetic_split=synthetic_split,
+        holdout_split=holdout_split,
+        out=out,
+        cache=cache,
+        device=device,
+    )
+    print(found.text())
+
+
+@app.command()
+def compare(
+    scores: Annotated[list[Path], typer.Argument(help="Files written by score --out.")],
+) -> None:
+    """Score files side by side; values of different passports are refused."""
+    from siamese_diffusion.metrics.passport import comparison_text
+
+    print(comparison_text(scores))
+
+
+@app.command()
 def report(
     sources: Annotated[list[Path], typer.Argument(help="Run folders and synthetic sets.")],
     out: Annotated[Path | None, typer.Option(help="Default: report.html in the first.")] = None,
