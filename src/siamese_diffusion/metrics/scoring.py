@@ -187,6 +187,7 @@ def measure(
     """All values of one metric, with floors and passports."""
     settings, real, synthetic = comparison.settings, comparison.real, comparison.synthetic
     extractor = comparison.bench.extractor(metric.role)
+    measured = metric.measure(comparison, intervals=True)
     floors: dict[str, float] = {}
     if settings.floor_splits and len(real) // 2 >= metric.least(settings):
         floors = metric.floor(comparison)
@@ -195,7 +196,7 @@ def measure(
         against = Comparison(real, holdout, comparison.bench, settings)
         held = {f.name: f.value for f in metric.measure(against, intervals=False)}
     values = []
-    for found in metric.measure(comparison, intervals=True):
+    for found in measured:
         passport = Passport(
             metric=found.name,
             protocol=settings.protocol,
