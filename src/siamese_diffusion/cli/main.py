@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from siamese_diffusion.cli.audit import audit_app
 from siamese_diffusion.core.errors import SiamDiffError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make and check data sets.")
 app.add_typer(data_app, name="data")
+app.add_typer(audit_app, name="audit")
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Set = Annotated[

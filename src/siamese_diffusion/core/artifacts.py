@@ -308,3 +308,26 @@ class SyntheticPaths:
 
     def mask(self, item: str) -> Path:
         return self.masks / f"{item}.png"
+
+
+@dataclass(frozen=True)
+class AuditPaths:
+    """Names inside the folder of an audit."""
+
+    root: Path
+
+    @property
+    def memorisation(self) -> Path:
+        return self.root / "memorisation.json"
+
+    @property
+    def near_copies(self) -> Path:
+        return self.root / "near_copies.png"
+
+    @property
+    def alignment(self) -> Path:
+        return self.root / "alignment.json"
+
+    @property
+    def worst_pairs(self) -> Path:
+        return self.root / "worst_pairs.png"

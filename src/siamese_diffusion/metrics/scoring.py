@@ -164,7 +164,7 @@ def score(
         settings,
         weights,
         cache=Path(cache) if cache is not None else default_cache(),
-        device=_device(device),
+        device=pick_device(device),
         progress=progress,
     )
     comparison = Comparison(sets[0], sets[1], bench, settings)
@@ -234,6 +234,23 @@ def parse_weights(texts: Sequence[str]) -> dict[str, Path]:
             raise ConfigError(f"extractor '{name.strip()}' is given twice", hint="give it once")
         found[name.strip()] = Path(path.strip()).expanduser()
     return found
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The named device, or what is there.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device '{name}'", hint="use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device '{name}' is not there", hint="use --device cpu")
+    return device
 
 
 def default_cache() -> Path:
@@ -313,18 +330,6 @@ def _describe(images: ImageSet) -> dict[str, object]:
         "fingerprint": images.fingerprint,
         "sizes": [f"{w}x{h}" for w, h in sizes[:8]],
     }
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"unknown device '{name}'", hint="use cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{name}' is not there", hint="use --device cpu")
-    return device
 
 
 def _shown(value: float | None) -> str:

@@ -1,0 +1,68 @@
+"""Results of audits as files: JSON for programs, a panel of pictures for eyes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from siamese_diffusion.audit.memorisation import MemorisationReport
+from siamese_diffusion.audit.pictures import PanelRow, write_panel
+from siamese_diffusion.core.artifacts import AuditPaths, atomic_write_json
+from siamese_diffusion.core.environment import snapshot
+from siamese_diffusion.data.images import read_image
+from siamese_diffusion.metrics.sets import ImageSet
+
+MOST_SHOWN: Final = 24
+
+
+def write_memorisation(
+    report: MemorisationReport, real: ImageSet, synthetic: ImageSet, out: Path
+) -> None:
+    """Write `memorisation.json`, and `near_copies.png` if there are near copies.
+
+    Raises:
+        OutputError: If `out` cannot be written.
+    """
+    paths = AuditPaths(out)
+    content = {
+        **report.as_dict(),
+        "real": {"path": str(real.root), "fingerprint": real.fingerprint},
+        "synthetic": {"path": str(synthetic.root), "fingerprint": synthetic.fingerprint},
+        "stems": [file.stem for file in synthetic.files],
+        "environment": snapshot(),
+    }
+    atomic_write_json(paths.memorisation, content)
+    rows = [
+        PanelRow(
+            (read_image(Path(copy.path)), read_image(Path(copy.nearest_path))),
+            f"{copy.stem} (synthetic) | {copy.nearest} (real), {copy.turn}\n"
+            f"{copy.space}: distance {copy.distance:.4f}, threshold {copy.threshold:.4f}",
+        )
+        for copy in report.near_copies[:MOST_SHOWN]
+    ]
+    if rows:
+        write_panel(paths.near_copies, rows)
+    else:
+        paths.near_copies.unlink(missing_ok=True)  # of an earlier audit in the same folder
+
+
+def memorisation_text(report: MemorisationReport) -> str:
+    """A summary for people."""
+    lines = [report.verdict, f"judged by: {report.calibration}"]
+    for space in report.spaces:
+        lines.append(
+            f"{space.space}: {space.flagged} near copies at a rate of {space.rate:.3g} (expected "
+            f"{space.expected:.3g}, chance {space.chance:.3g}); median distance "
+            f"{space.median_distance:.4f}, of honest images {space.median_distance_of_holdout:.4f}"
+        )
+        if space.closer_to_train is not None:
+            lines.append(
+                f"{space.space}: {space.closer_to_train:.3f} of images are closer to the training "
+                "set than to as many hold-out images (0.5 is expected of an honest set)"
+            )
+        if space.false_alarms is not None:
+            lines.append(
+                f"{space.space}: halves of the honest images were accused in "
+                f"{space.false_alarms:.3f} of cases"
+            )
+    return "\n".join(lines)

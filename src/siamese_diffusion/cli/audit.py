@@ -1,0 +1,68 @@
+"""`siamdiff audit`: does a synthetic set copy, and do its images follow their masks?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+audit_app = typer.Typer(no_args_is_help=True, help="Check a synthetic set against the real one.")
+
+Real = Annotated[Path, typer.Option(help="Real images; its list train.txt if there is one.")]
+Synthetic = Annotated[Path, typer.Option(help="Synthetic set.")]
+Out = Annotated[Path, typer.Option(help="Folder for the result and its pictures.")]
+Split = Annotated[str | None, typer.Option(help="Split list of the real folder.")]
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; repeatable.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: what is there.")]
+
+
+@audit_app.command("memorisation")
+def memorisation(
+    real: Real,
+    synthetic: Synthetic,
+    out: Out,
+    holdout: Annotated[
+        Path | None, typer.Option(help="Real images that the generator has not seen.")
+    ] = None,
+    split: Split = None,
+    holdout_split: Annotated[str | None, typer.Option(help="Of the hold-out folder.")] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="NAME=PATH: look through its features too, not only pixels.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the feature cache.")] = None,
+    config: Config = None,
+    set_: Set = None,
+    device: Device = None,
+) -> None:
+    """List near copies of training images, with a verdict whose error rate is known."""
+    from siamese_diffusion.audit.memorisation import MemorisationSettings
+    from siamese_diffusion.audit.memorisation import memorisation as run
+    from siamese_diffusion.audit.writing import memorisation_text, write_memorisation
+    from siamese_diffusion.core.config import resolve
+    from siamese_diffusion.core.progress import ProgressBar
+    from siamese_diffusion.metrics.sets import open_real, open_set
+
+    settings = resolve(MemorisationSettings, file=config, overrides=set_ or [])
+    train, made = open_real(real, split=split), open_set(synthetic)
+    held = None if holdout is None else open_set(holdout, split=holdout_split)
+    extra = None
+    if extractor is not None:
+        from siamese_diffusion.audit.feature_space import open_space
+
+        extra = open_space(extractor, cache=cache, device=device)
+    passes = 1 if extra is None else 2
+    images = passes * (len(made) + len(train if held is None else held))
+    with ProgressBar("memorisation", images) as bar:
+        report = run(
+            train,
+            made,
+            holdout=held,
+            settings=settings,
+            extra=extra,
+            extra_name="features" if extra is None else extra.name,
+            progress=lambda done, total: bar.advance_to(done),
+        )
+    write_memorisation(report, train, made, out)
+    print(memorisation_text(report))
