@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from siamese_diffusion.audit.small_unet import SmallUNet, segmentation_loss
+from siamese_diffusion.audit.segmenter import as_tensors as _tensors
+from siamese_diffusion.audit.segmenter import derangement as _derangement
+from siamese_diffusion.audit.segmenter import predict as _predict
+from siamese_diffusion.audit.segmenter import train_segmenter as _train
 from siamese_diffusion.core.errors import DataError
-from siamese_diffusion.core.seeding import derive_seed
-from siamese_diffusion.data.order import sample_order
-from siamese_diffusion.data.pairs import PairFolder, load_arrays
-
-_BATCH = 16
+from siamese_diffusion.data.pairs import PairFolder
 
 
 def alignment(
@@ -81,52 +79,3 @@ def dice(predicted: Tensor, mask: Tensor) -> Tensor:
     overlap = (predicted & mask).sum((1, 2, 3))
     total = predicted.sum((1, 2, 3)) + mask.sum((1, 2, 3))
     return torch.where(total > 0, 2 * overlap / total.clamp_min(1), 1.0)
-
-
-def _tensors(folder: PairFolder, size: int) -> tuple[Tensor, Tensor]:
-    images, masks = load_arrays(folder, size)
-    assert images is not None and masks is not None
-    image = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return image, torch.from_numpy(masks > 127).unsqueeze(1)
-
-
-def _train(
-    image: Tensor,
-    mask: Tensor,
-    *,
-    steps: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-) -> SmallUNet:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = SmallUNet()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
-    for step in range(steps):
-        rows = sample_order(seed, step, range(_BATCH), n=len(image), batch_size=_BATCH)
-        flips = derive_seed(seed, "flip", step)
-        axes = [axis for bit, axis in ((1, -1), (2, -2)) if flips & bit]
-        x, y = image[rows], mask[rows].float()
-        loss = segmentation_loss(network(x.flip(axes)), y.flip(axes))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        if progress is not None:
-            progress(step + 1, steps)
-    return network.eval()
-
-
-@torch.no_grad()
-def _predict(network: SmallUNet, image: Tensor) -> Tensor:
-    return torch.cat([network(part) > 0 for part in torch.split(image, 32)])
-
-
-def _derangement(n: int, seed: int) -> list[int]:
-    """A seeded order in which no mask keeps its place: a random cycle."""
-    cycle = np.random.default_rng(derive_seed(seed, "shuffle")).permutation(n)
-    order = [0] * n
-    for here, there in zip(cycle, np.roll(cycle, 1), strict=True):
-        order[int(here)] = int(there)
-    return order

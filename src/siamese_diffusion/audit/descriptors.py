@@ -97,7 +97,7 @@ def fine_distances(queries: Pixels, candidates: Pixels) -> npt.NDArray[np.float6
     Returns:
         (p,), at least 0.
     """
-    rows = standardise(_shrink(_planes(queries), FINE))
+    rows = standardise(_crop(_planes(queries), (0, 0, THUMB), FINE))
     planes = _planes(candidates)
     best = torch.full((len(queries),), -1.0)
     for scale in _FINE_SCALES:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
+from siamese_diffusion.audit.crossfit import AlignmentReport
 from siamese_diffusion.audit.memorisation import MemorisationReport
-from siamese_diffusion.audit.pictures import PanelRow, write_panel
+from siamese_diffusion.audit.pictures import PanelRow, outlined, write_panel
 from siamese_diffusion.core.artifacts import AuditPaths, atomic_write_json
 from siamese_diffusion.core.environment import snapshot
-from siamese_diffusion.data.images import read_image
+from siamese_diffusion.data.images import read_image, resize_mask
+from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.metrics.sets import ImageSet
 
 MOST_SHOWN: Final = 24
+_PANEL_SIDE: Final = 192  # pixels at which outlines are drawn
 
 
 def write_memorisation(
@@ -66,3 +71,33 @@ def memorisation_text(report: MemorisationReport) -> str:
                 f"{space.false_alarms:.3f} of cases"
             )
     return "\n".join(lines)
+
+
+def write_alignment(
+    report: AlignmentReport, real: PairFolder, synthetic: PairFolder, out: Path
+) -> None:
+    """Write `alignment.json`, and the worst pairs with both outlines as `worst_pairs.png`.
+
+    Raises:
+        OutputError: If `out` cannot be written.
+    """
+    paths = AuditPaths(out)
+    content = {
+        **report.as_dict(),
+        "real": {"path": str(real.root), "fingerprint": real.fingerprint()},
+        "synthetic": {"path": str(synthetic.root), "fingerprint": synthetic.fingerprint()},
+        "environment": snapshot(),
+    }
+    atomic_write_json(paths.alignment, content)
+    worst = sorted(range(len(report.synthetic)), key=lambda row: report.synthetic[row].dice)
+    rows = []
+    for row in worst[:MOST_SHOWN]:
+        score = report.synthetic[row]
+        image, mask = synthetic.image(row, _PANEL_SIDE), synthetic.mask(row, _PANEL_SIDE)
+        found = resize_mask(report.found[row].astype(np.uint8) * 255, _PANEL_SIDE)
+        text = (
+            f"{score.stem}: Dice {score.dice:.3f}, boundary {score.boundary:.3f}\n"
+            "cyan: its mask, yellow: what the segmenter found"
+        )
+        rows.append(PanelRow((image, outlined(image, mask, found)), text))
+    write_panel(paths.worst_pairs, rows)

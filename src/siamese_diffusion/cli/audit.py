@@ -66,3 +66,37 @@ def memorisation(
         )
     write_memorisation(report, train, made, out)
     print(memorisation_text(report))
+
+
+@audit_app.command("alignment")
+def alignment(
+    real: Annotated[Path, typer.Option(help="Real pairs; its list train.txt if there is one.")],
+    synthetic: Annotated[Path, typer.Option(help="Synthetic pairs.")],
+    out: Out,
+    split: Split = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Do images show their masks? Asked of segmenters that saw neither them nor their originals."""
+    from siamese_diffusion.audit.crossfit import AlignmentSettings, cross_fitted_alignment
+    from siamese_diffusion.audit.writing import write_alignment
+    from siamese_diffusion.core.config import resolve
+    from siamese_diffusion.core.progress import ProgressBar
+    from siamese_diffusion.data.listing import split_lists
+    from siamese_diffusion.data.pairs import PairFolder
+    from siamese_diffusion.metrics.sets import open_set
+
+    settings = resolve(AlignmentSettings, file=config, overrides=set_ or [])
+    if split is None and real.is_dir() and "train" in split_lists(real):
+        split = "train"
+    pairs, made = PairFolder.open(real, split=split), PairFolder.open(synthetic)
+    with ProgressBar("segmenters", settings.folds * settings.steps) as bar:
+        report = cross_fitted_alignment(
+            pairs,
+            made,
+            mask_stems=[file.mask_stem for file in open_set(synthetic).files],
+            settings=settings,
+            progress=lambda done, total: bar.advance_to(done),
+        )
+    write_alignment(report, pairs, made, out)
+    print(report.text())
