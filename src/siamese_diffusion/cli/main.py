@@ -298,6 +298,24 @@ def compare(
     print(comparison_text(scores))
 
 
+@app.command("filter")
+def filter_(
+    synthetic: Annotated[Path, typer.Argument(help="Audited synthetic set.")],
+    audit: Annotated[Path, typer.Option(help="Folder that its audits were written to.")],
+    out: Annotated[Path, typer.Option(help="New folder for the pairs that pass.")],
+    keep: Annotated[
+        list[str], typer.Option(help="dice=0.6, boundary=0.05, aligned or original; repeatable.")
+    ],
+) -> None:
+    """Copy the pairs that passed their audits, with the reasons for all others."""
+    from siamese_diffusion.audit.filtering import filter_set, parse_rules
+
+    done = filter_set(synthetic, audit, parse_rules(keep), out)
+    for rule, count in done.reasons.items():
+        print(f"{count} rejected by {rule}")
+    print(f"{done.out}: {done.kept} kept, {done.rejected} rejected")
+
+
 @app.command()
 def report(
     sources: Annotated[list[Path], typer.Argument(help="Run folders and synthetic sets.")],

@@ -303,6 +303,16 @@ class SyntheticPaths:
     def claims(self) -> Path:
         return self.root / "claims"
 
+    @property
+    def filter(self) -> Path:
+        """What a filtered set was made from; such a set has no plan."""
+        return self.root / "filter.json"
+
+    @property
+    def rejected(self) -> Path:
+        """Manifest lines of what a filter left out."""
+        return self.root / "rejected.jsonl"
+
     def image(self, item: str) -> Path:
         return self.images / f"{item}.png"
 

@@ -162,6 +162,6 @@ def _draw(parts: Sequence[Real], found: dict[str, float], extractor: str) -> Fig
         axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.legend(loc="lower right", fontsize="x-small")
+        axes.legend(loc="best", fontsize="x-small")
     figure.suptitle(f"t-SNE of {extractor} features", fontsize="small")
     return figure
