@@ -11,6 +11,7 @@ from torch import Tensor
 
 from siamese_diffusion.audit import alignment as module
 from siamese_diffusion.audit.alignment import alignment, dice
+from siamese_diffusion.audit.segmenter import derangement
 from siamese_diffusion.core.errors import DataError
 from siamese_diffusion.data.pairs import PairFolder
 
@@ -49,14 +50,14 @@ def test_dice_is_taken_per_image() -> None:
 @pytest.mark.parametrize("n", [2, 3, 7, 100])
 def test_shuffling_leaves_no_mask_in_its_place(n: int) -> None:
     for seed in range(20):
-        order = module._derangement(n, seed)
+        order = derangement(n, seed)
         assert sorted(order) == list(range(n))
         assert all(place != there for place, there in enumerate(order))
 
 
 def test_shuffling_depends_on_the_seed_alone() -> None:
-    assert module._derangement(50, 1) == module._derangement(50, 1)
-    assert module._derangement(50, 1) != module._derangement(50, 2)
+    assert derangement(50, 1) == derangement(50, 1)
+    assert derangement(50, 1) != derangement(50, 2)
 
 
 def test_phantoms_score_higher_with_their_own_masks(phantoms: Path) -> None:
@@ -96,7 +97,7 @@ def test_fewer_than_two_pairs_are_refused_before_any_training(
     def train(*_: object, **__: object) -> None:
         raise AssertionError("trained before it looked")
 
-    monkeypatch.setattr(module, "_train", train)
+    monkeypatch.setattr(module, "train_segmenter", train)
     folder = PairFolder.open(phantoms)
     one = folder.without(folder.stems[1:])
     with pytest.raises(DataError, match=r"phantoms' has 1 pairs; alignment needs 2 or more"):

@@ -22,6 +22,14 @@ VERBS = {
     "--prompt --recipe --seed --set --split --steps",
     "import": "CHECKPOINT --base --out --prompt --size",
     "export": "RUN OUT --base --to",
+    "score": "--cache --config --device --extractor --holdout --holdout-split --metrics --out "
+    "--protocol --real --set --split --synthetic --synthetic-split",
+    "compare-scores": "SCORES...",
+    "audit memorisation": "--cache --config --device --extractor --holdout --holdout-split --out "
+    "--real --set --split --synthetic",
+    "audit alignment": "--config --out --real --set --split --synthetic",
+    "filter": "SYNTHETIC --audit --keep --out",
+    "plot tsne": "--cache --config --device --extractor --out --real --set --split --synthetic",
     "report": "SOURCES... --out",
     "doctor": "",
 }

@@ -12,10 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from siamese_diffusion.audit.segmenter import as_tensors as _tensors
-from siamese_diffusion.audit.segmenter import derangement as _derangement
-from siamese_diffusion.audit.segmenter import predict as _predict
-from siamese_diffusion.audit.segmenter import train_segmenter as _train
+from siamese_diffusion.audit.segmenter import as_tensors, derangement, predict, train_segmenter
 from siamese_diffusion.core.errors import DataError
 from siamese_diffusion.data.pairs import PairFolder
 
@@ -52,17 +49,17 @@ def alignment(
         raise DataError(f"'{synthetic.root}' has {len(synthetic)} pairs; alignment needs 2 or more")
     if size < 8 or size % 8:
         raise DataError(f"size {size} is not a positive multiple of 8, which the segmenter needs")
-    network = _train(*_tensors(train, size), steps=steps, seed=seed, progress=progress)
-    real_image, real_mask = _tensors(held_out, size)
-    image, mask = _tensors(synthetic, size)
-    predicted = _predict(network, image)
-    order = _derangement(len(mask), seed)
+    network = train_segmenter(*as_tensors(train, size), steps=steps, seed=seed, progress=progress)
+    real_image, real_mask = as_tensors(held_out, size)
+    image, mask = as_tensors(synthetic, size)
+    predicted = predict(network, image)
+    order = derangement(len(mask), seed)
     aligned = dice(predicted, mask)
     shuffled = dice(predicted, mask[order])
     return {
         "dice_on_synthetic": round(float(aligned.mean()), 4),
         "dice_on_shuffled": round(float(shuffled.mean()), 4),
-        "dice_on_real": round(float(dice(_predict(network, real_image), real_mask).mean()), 4),
+        "dice_on_real": round(float(dice(predict(network, real_image), real_mask).mean()), 4),
         "share_above_own_shuffled": round(float((aligned > shuffled).float().mean()), 4),
         "n_synthetic": len(mask),
         "n_real_held_out": len(real_mask),

@@ -288,8 +288,8 @@ def score(
     print(found.text())
 
 
-@app.command()
-def compare(
+@app.command("compare-scores")
+def compare_scores(
     scores: Annotated[list[Path], typer.Argument(help="Files written by score --out.")],
 ) -> None:
     """Score files side by side; values of different passports are refused."""
