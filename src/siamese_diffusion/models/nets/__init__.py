@@ -1,0 +1,1 @@
+"""Borrowed network parts, one file each; a header says where each comes from."""
