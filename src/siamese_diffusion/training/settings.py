@@ -27,6 +27,8 @@ class TrainSettings(Settings):
     """Learning rate after the warm-up; cosine ends at zero."""
     max_gradient_norm: float | None = Field(None, gt=0)
     """Clip the global gradient norm; the paper does not."""
+    max_gradient_value: float | None = Field(None, gt=0)
+    """Clamp every element of the gradient to plus and minus this, before the norm."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit needs the extra `8bit` and a GPU."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -34,6 +34,7 @@ from siamese_diffusion.training.memory import (
 )
 from siamese_diffusion.training.optimizer import adamw8bit, build_optimizer, learning_rate
 from siamese_diffusion.training.processes import choose_device, join_processes
+from siamese_diffusion.training.recipe import OwnRecipe, buffers
 from siamese_diffusion.training.settings import TrainSettings
 
 LOSS = "loss/"  # terms with this prefix are summed; all others are logged only
@@ -132,7 +133,9 @@ class Trainer:
         settings = self.settings
         named = list(self.task.trained_parameters())
         self.task.objective.to(self.device)
-        optimizer = build_optimizer(settings, [p for _, p in named])
+        own = self.task if isinstance(self.task, OwnRecipe) else None
+        parameters = [p for _, p in named]
+        optimizer = own.build_optimizer() if own else build_optimizer(settings, parameters)
         objective, prepared = self.accelerator.prepare(self.task.objective, optimizer)
         if settings.ema_decay is not None:
             self.average = MovingAverage(named, settings.ema_decay)
@@ -171,7 +174,7 @@ class Trainer:
                         {
                             **terms,
                             "grad_norm": norm,
-                            "learning_rate": learning_rate(settings, k),
+                            "learning_rate": self._learning_rate(k),
                             "samples_per_second": round(speed, 3),
                             "peak_memory_mb": round(peak_memory_mb(self.device), 1),
                         },
@@ -208,7 +211,7 @@ class Trainer:
     ) -> tuple[dict[str, float], float]:
         """One optimizer update at iteration `k` (from 0); mean terms and the gradient norm."""
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings, k)
+            group["lr"] = self._learning_rate(k) * group.get("lr_scale", 1.0)
         sums: dict[str, Tensor] = {}
         rank = self.accelerator.process_index
         for j in range(self.accumulation):
@@ -227,11 +230,11 @@ class Trainer:
             raise NumericsError(
                 f"{' and '.join(bad)} became {means[bad[0]]} at step {k + 1}", hint=_NOT_FINITE
             )
-        limit = self.settings.max_gradient_norm
+        parameters, limit = [p for _, p in named], self.settings.max_gradient_norm
+        if self.settings.max_gradient_value is not None:
+            self.accelerator.clip_grad_value_(parameters, self.settings.max_gradient_value)
         norm = float(
-            self.accelerator.clip_grad_norm_(
-                [p for _, p in named], limit if limit is not None else math.inf
-            )
+            self.accelerator.clip_grad_norm_(parameters, limit if limit is not None else math.inf)
         )
         # The scaler of fp16 steps over gradients that overflow, and lowers its scale.
         if not math.isfinite(norm) and self.accelerator.scaler is None:
@@ -242,6 +245,11 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         total = sum(value for name, value in means.items() if name.startswith(LOSS))
         return {f"{LOSS}total": total, **means}, norm
+
+    def _learning_rate(self, k: int) -> float:
+        if isinstance(self.task, OwnRecipe):
+            return self.task.learning_rate(k)
+        return learning_rate(self.settings, k)
 
     def _reduce(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         names = list(sums)
@@ -259,14 +267,15 @@ class Trainer:
                 print(f"warning: {sentence}; using the one before it", file=sys.stderr)
         if state is None:
             return 0
-        if problems := misfits(dict(named), state.weights):
+        kept = {**dict(named), **buffers(self.task.objective)}
+        if problems := misfits(kept, state.weights):
             raise WeightsError(
                 f"the checkpoints in '{self.folder}' are of another architecture: {problems}",
                 hint="give --out a new folder, or bring back the checkpoints of this run",
             )
         with torch.no_grad():
-            for name, parameter in named:
-                parameter.copy_(state.weights[name])
+            for name, tensor in kept.items():
+                tensor.copy_(state.weights[name])
         optimizer.load_state_dict(dict(state.optimizer))
         if self.average is not None and state.average is not None:
             self.average.load(state.average)
@@ -287,7 +296,7 @@ class Trainer:
             scaler = self.accelerator.scaler
             state = TrainingState(
                 step=step,
-                weights=dict(named),
+                weights={**dict(named), **buffers(self.task.objective)},
                 optimizer=optimizer.state_dict(),
                 average=self.average.average if self.average is not None else None,
                 scaler=scaler.state_dict() if scaler is not None else None,
