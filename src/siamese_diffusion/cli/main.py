@@ -12,6 +12,7 @@ import typer
 
 from siamese_diffusion.cli.audit import audit_app
 from siamese_diffusion.cli.plot import plot_app
+from siamese_diffusion.cli.segment import segment_app
 from siamese_diffusion.core.errors import SiamDiffError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Make and check data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(audit_app, name="audit")
 app.add_typer(plot_app, name="plot")
+app.add_typer(segment_app, name="segment")
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Set = Annotated[

@@ -270,6 +270,25 @@ class RunPaths:
 
 
 @dataclass(frozen=True)
+class SegmenterPaths(RunPaths):
+    """Names inside the run folder of a segmenter; those of every run, and its own."""
+
+    @property
+    def training(self) -> Path:
+        """Which pairs it was trained on, and what is known of the synthetic ones."""
+        return self.root / "training.json"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best validation so far."""
+        return self.root / "best.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        return self.model / "segmenter.safetensors"
+
+
+@dataclass(frozen=True)
 class SyntheticPaths:
     """Names inside a synthetic set, which is a data-set folder with a plan and a manifest."""
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamese_diffusion.core.errors import ConfigError
+from siamese_diffusion.segmentation.settings import SegmentSettings
 
 Normalisation = Literal["imagenet", "minmax"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -40,12 +41,14 @@ class Segmenter(nn.Module):
     """Base of all networks here.
 
     Attributes:
+        Settings: Class of its run settings, with its recipe as defaults.
         multiple: Input sides must be multiples of this, in pixels, and no smaller than `smallest`.
         align_corners: How logits are resized.
         normalisation: How images are prepared: ImageNet statistics, or the range of each image.
         has_encoder: Whether its submodule `encoder` is one that ImageNet weights are for.
     """
 
+    Settings: ClassVar[type[SegmentSettings]]
     multiple: ClassVar[int] = 1
     smallest: ClassVar[int] = 32
     align_corners: ClassVar[bool] = False

@@ -17,7 +17,11 @@ from siamese_diffusion.segmentation.base import Outputs, Segmenter
 from siamese_diffusion.segmentation.checkpoints import below, renamed, with_encoder
 from siamese_diffusion.segmentation.losses import draw_views, pixel_contrast, structure_loss
 from siamese_diffusion.segmentation.polyp_pvt import ConvNorm, below_body
-from siamese_diffusion.segmentation.settings import CTNetSettings
+from siamese_diffusion.segmentation.settings import (
+    CTNetRunSettings,
+    CTNetSettings,
+    SegmentSettings,
+)
 
 WIDTH = 32  # channels of a reduced map, and of an embedding
 VARIANT = "b3"
@@ -88,6 +92,7 @@ class ContrastHead(nn.Module):
 class CTNet(Segmenter):
     """The network; its logit comes at input size, its embeddings (training only) at a quarter."""
 
+    Settings: ClassVar[type[SegmentSettings]] = CTNetRunSettings
     multiple: ClassVar[int] = 32
     smallest: ClassVar[int] = 64  # the deepest map is halved once more
 

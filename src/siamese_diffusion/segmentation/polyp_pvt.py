@@ -17,7 +17,11 @@ from siamese_diffusion.models.nets.pyramid import PvtV2B2, pvt_names
 from siamese_diffusion.segmentation.base import Outputs, Segmenter
 from siamese_diffusion.segmentation.checkpoints import below, renamed, with_encoder
 from siamese_diffusion.segmentation.losses import structure_loss
-from siamese_diffusion.segmentation.settings import PolypPVTSettings
+from siamese_diffusion.segmentation.settings import (
+    PolypPVTRunSettings,
+    PolypPVTSettings,
+    SegmentSettings,
+)
 
 WIDTH = 32  # channels of a reduced map
 STATES = 16  # channels of the graph's nodes, and their number (a 4 x 4 grid)
@@ -132,6 +136,7 @@ class SimilarityAggregation(nn.Module):
 class PolypPVT(Segmenter):
     """The network. Two logits at input size are trained; their sum is the prediction."""
 
+    Settings: ClassVar[type[SegmentSettings]] = PolypPVTRunSettings
     multiple: ClassVar[int] = 32
 
     def __init__(self, settings: PolypPVTSettings | None = None) -> None:

@@ -18,7 +18,11 @@ from siamese_diffusion.models.nets.res2net import WIDTHS, Res2Net50
 from siamese_diffusion.segmentation.base import Outputs, Segmenter
 from siamese_diffusion.segmentation.checkpoints import renamed
 from siamese_diffusion.segmentation.losses import soft_dice_loss
-from siamese_diffusion.segmentation.settings import SANetSettings
+from siamese_diffusion.segmentation.settings import (
+    SANetRunSettings,
+    SANetSettings,
+    SegmentSettings,
+)
 
 WIDTH = 64  # channels of a reduced map
 ENCODER_RATE = 0.1  # of the decoder's learning rate
@@ -27,6 +31,7 @@ ENCODER_RATE = 0.1  # of the decoder's learning rate
 class SANet(Segmenter):
     """The network; its logit comes at an eighth of the input's sides."""
 
+    Settings: ClassVar[type[SegmentSettings]] = SANetRunSettings
     multiple: ClassVar[int] = 32
     align_corners: ClassVar[bool] = True
 

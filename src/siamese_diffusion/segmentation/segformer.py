@@ -8,6 +8,7 @@ which variant it used.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 from transformers import SegformerForSemanticSegmentation
@@ -16,13 +17,19 @@ from siamese_diffusion.models.nets.pyramid import mit_config, mit_names, set_eps
 from siamese_diffusion.segmentation.base import Outputs, Segmenter
 from siamese_diffusion.segmentation.checkpoints import below, renamed
 from siamese_diffusion.segmentation.losses import cross_entropy
-from siamese_diffusion.segmentation.settings import SegFormerSettings
+from siamese_diffusion.segmentation.settings import (
+    SegFormerRunSettings,
+    SegFormerSettings,
+    SegmentSettings,
+)
 
 HEAD_RATE = 10.0  # times the encoder's learning rate
 
 
 class SegFormer(Segmenter):
     """The network; its logits come at a quarter of the input's sides, which may be any."""
+
+    Settings: ClassVar[type[SegmentSettings]] = SegFormerRunSettings
 
     def __init__(self, settings: SegFormerSettings | None = None) -> None:
         super().__init__()

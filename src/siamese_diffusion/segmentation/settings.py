@@ -41,6 +41,8 @@ class UNetSettings(Settings):
     """The slim network of the survey code (1.9 M parameters) or the full-size one (31 M)."""
 
     variant: Literal["slim", "full"] = "slim"
+    width: int | None = Field(None, ge=4)
+    """Channels of the first level, doubled at each further one; None is the published 32 or 64."""
     batch_norm: bool = False
     """BatchNorm in the slim network; the full one always has it."""
     classes: Literal[1, 2] = 2
@@ -98,6 +100,8 @@ class InputSettings(Settings):
     scale_shares: tuple[float, ...] = ()
     """Probability of each scale, drawn for every batch; empty steps through all of them, one update
     each, with every batch."""
+    scale_corners: bool = False
+    """Whether resizing to a scale aligns the corner pixels."""
     degenerate: Literal["warn", "drop"] = "warn"
     """What happens to training pairs whose mask is empty or all foreground."""
 
@@ -213,7 +217,7 @@ class PolypPVTRunSettings(SegmentSettings):
 
     model: str = "polyp-pvt"
     network: PolypPVTSettings = PolypPVTSettings()
-    inputs: InputSettings = InputSettings(size=352, scales=(256, 352, 448))
+    inputs: InputSettings = InputSettings(size=352, scales=(256, 352, 448), scale_corners=True)
     train: TrainSettings = TrainSettings(epochs=99, max_gradient_value=0.5)
 
 
@@ -222,7 +226,7 @@ class CTNetRunSettings(SegmentSettings):
 
     model: str = "ctnet"
     network: CTNetSettings = CTNetSettings()
-    inputs: InputSettings = InputSettings(size=352, scales=(256, 352, 448))
+    inputs: InputSettings = InputSettings(size=352, scales=(256, 352, 448), scale_corners=True)
     train: TrainSettings = TrainSettings(epochs=31, max_gradient_value=0.5)
 
 
@@ -261,12 +265,13 @@ _CPU: dict[str, object] = {
 PRESETS: dict[str, dict[str, dict[str, object]]] = {
     "paper": {},
     "small": {
+        "": _CPU,  # of a network that has no line of its own
         "sanet": {**_CPU, "optimizer": {"learning_rate": 0.05}},
         "polyp-pvt": {**_CPU, "optimizer": {"learning_rate": 3e-4}},
         "ctnet": {**_CPU, "optimizer": {"learning_rate": 3e-4}},
         "unet": {
             **_CPU,
-            "network": {"batch_norm": True},
+            "network": {"batch_norm": True, "width": 16},
             "optimizer": {"learning_rate": 2e-3},
         },
         "segformer": {**_CPU, "optimizer": {"learning_rate": 3e-4}},

@@ -16,14 +16,20 @@ from torch import Tensor, nn
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.segmentation.base import Normalisation, Outputs, Segmenter
 from siamese_diffusion.segmentation.losses import cross_entropy, pooled_dice_loss
-from siamese_diffusion.segmentation.settings import UNetSettings
+from siamese_diffusion.segmentation.settings import (
+    SegmentSettings,
+    UNetRunSettings,
+    UNetSettings,
+)
 
-WIDTHS = {"slim": (32, 64, 128, 256), "full": (64, 128, 256, 512, 1024)}
+WIDTHS = {"slim": 32, "full": 64}  # channels of the first level
+LEVELS = {"slim": 4, "full": 5}
 
 
 class UNet(Segmenter):
     """The network; two logits (background, foreground) at input size."""
 
+    Settings: ClassVar[type[SegmentSettings]] = UNetRunSettings
     multiple: ClassVar[int] = 8
     normalisation: ClassVar[Normalisation] = "minmax"
     has_encoder: ClassVar[bool] = False
@@ -32,7 +38,8 @@ class UNet(Segmenter):
         super().__init__()
         settings = settings or UNetSettings()
         full = settings.variant == "full"
-        widths = WIDTHS[settings.variant]
+        first = settings.width or WIDTHS[settings.variant]
+        widths = [first * 2**level for level in range(LEVELS[settings.variant])]
         # An instance may need more than the class: the full network halves four times.
         self.multiple = 2 ** (len(widths) - 1)  # type: ignore[misc]
         norm = full or settings.batch_norm
