@@ -121,3 +121,72 @@ def segment_predict(
 
     done = predict_folder(run, images, out, split=split, device=device)
     print(f"{out}: {done} masks")
+
+
+def utility(
+    model: Annotated[
+        str, typer.Option(help="sanet, polyp-pvt, ctnet, unet or segformer.", show_default=False)
+    ],
+    real: Annotated[Path, typer.Option(help="Data-set folder of real pairs.")],
+    synthetic: Annotated[
+        list[Path], typer.Option("--synthetic", help="Synthetic set; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the curve; the same command continues it.")],
+    folds: Annotated[
+        str, typer.Option(help="Synthetic pairs for each real one, separated by commas.")
+    ] = "0,0.5,1,2,3,4",
+    seeds: Annotated[int, typer.Option(help="Trainings of each cell.")] = 3,
+    test: Annotated[
+        Path | None, typer.Option(help="Folder of the test lists; default: the real one.")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Test list; repeatable; default: test.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="polyp or segformer.")] = "polyp",
+    baselines: Annotated[
+        bool, typer.Option(help="Also Copy-Paste and classical augmentation.")
+    ] = True,
+    encoder_weights: Annotated[
+        Path | None, typer.Option(help="ImageNet checkpoint of the network's encoder.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="paper (default) or small.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")] = (
+        None
+    ),
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, section.key=value; repeatable.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """How much does a synthetic set help a segmenter? Score against folds, with intervals."""
+    from siamese_diffusion.core.artifacts import UtilityPaths
+    from siamese_diffusion.core.errors import ConfigError
+    from siamese_diffusion.segmentation.utility import measure_utility
+    from siamese_diffusion.segmentation.utility_curve import conclusions
+
+    try:
+        wanted = [float(part) for part in folds.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(
+            f"--folds '{folds}' is no list of numbers", hint="for instance --folds 0,0.5,1,2"
+        ) from None
+    curve = measure_utility(
+        model,
+        real,
+        list(synthetic),
+        out,
+        folds=wanted,
+        seeds=seeds,
+        test=test,
+        splits=split or ["test"],
+        protocol=protocol,
+        baselines=baselines,
+        preset=preset,
+        config=config,
+        overrides=set_ or [],
+        encoder_weights=encoder_weights,
+        device=device,
+    )
+    for sentence in conclusions(curve):
+        print(sentence)
+    print(UtilityPaths(out).page)

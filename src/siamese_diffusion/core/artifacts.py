@@ -289,6 +289,32 @@ class SegmenterPaths(RunPaths):
 
 
 @dataclass(frozen=True)
+class UtilityPaths:
+    """Names inside the folder of a utility curve."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "utility.json"
+
+    @property
+    def page(self) -> Path:
+        return self.root / "utility.md"
+
+    def cell(self, name: str) -> Path:
+        """Run folder of one cell."""
+        return self.root / "cells" / name
+
+    def cell_result(self, name: str) -> Path:
+        return self.cell(name) / "result.json"
+
+
+@dataclass(frozen=True)
 class SyntheticPaths:
     """Names inside a synthetic set, which is a data-set folder with a plan and a manifest."""
 
