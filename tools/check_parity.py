@@ -2,6 +2,7 @@
 
     python tools/check_parity.py FOLDER
 
+A folder called after a segmenter is checked by `parity_segmenters.py`; what follows is of others.
 FOLDER holds `meta.json` (toy configuration and losses), `weights_fp16.safetensors` (in the
 release's names) and `vectors.safetensors`. The weights go through the code behind
 `siamdiff import`; every stored number is computed again, one line each with its relative error.
@@ -24,6 +25,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from parity_segmenters import check_segmenter
 from siamese_diffusion.diffusion.ddim import ddim_sample, ddim_timesteps
 from siamese_diffusion.diffusion.guidance import guide
 from siamese_diffusion.diffusion.schedule import add_noise, scaled_linear_alpha_bar
@@ -33,6 +35,7 @@ from siamese_diffusion.models.ldm_names import release_names, unet_config
 from siamese_diffusion.models.siamese import SiameseNetwork
 from siamese_diffusion.objectives.settings import SiameseSettings
 from siamese_diffusion.objectives.siamese import mix_controls, siamese_terms
+from siamese_diffusion.segmentation import SEGMENTERS
 
 TOLERANCE, DDIM_TOLERANCE = 1e-4, 1e-3
 # Gradients below this share of the largest in float64 are zero in exact arithmetic (a bias before
@@ -260,6 +263,15 @@ def _line(
     return Line(name, error / size if size > 0 else error, tolerance, remark)
 
 
+def lines(folder: Path) -> Iterator[Line]:
+    """The comparisons of a folder, by what is named like it."""
+    if folder.resolve().name in SEGMENTERS:
+        for a in check_segmenter(folder.resolve()):
+            yield Line(a.name, a.error, a.tolerance)
+    else:
+        yield from check(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0] if __doc__ else None)
     parser.add_argument("folder", type=Path, help="with meta.json, weights and vectors")
@@ -270,7 +282,7 @@ def main() -> None:
     torch.set_num_threads(1)  # at toy width threads cost more than they bring
     failed = count = 0
     worst = Line("", 0.0, TOLERANCE)
-    for line in check(options.folder):
+    for line in lines(options.folder):
         count += 1
         ok = line.error <= line.tolerance
         failed += not ok

@@ -107,4 +107,8 @@ def test_the_page_shows_every_point_and_warns_of_a_single_seed() -> None:
     )
     page = describe_curve(curve, "Dice")
     assert "spread between seeds is unknown" in page
-    assert "| masks | 0.5 | 73" in page and "| real | 0 | 70" in page
+    real, masks = curve.points
+    assert f"| real | 0 | {100 * real.score:.2f} |" in page
+    assert masks.gain is not None
+    assert f"| masks | 0.5 | {100 * masks.score:.2f} |" in page
+    assert f"{100 * masks.gain.low:+.2f} to {100 * masks.gain.high:+.2f} |" in page
