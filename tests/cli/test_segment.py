@@ -57,6 +57,8 @@ def test_fit_evaluate_and_predict_work_together(
         ("segment fit --model unet --real {d} --out {o} --ratio 1", "--ratio needs a synthetic"),
         ("segment fit --model unet --real {d} --out {o} --set inputs.sise=64", "'inputs.sise'"),
         ("segment fit --model unet --real {o} --out {o}", "does not exist"),
+        ("segment fit --model unet --real {d} --out {o} --device gpu", "unknown device 'gpu'"),
+        ("segment evaluate {o} --data {d} --device gpu", "unknown device 'gpu'"),
         ("segment evaluate {o} --data {d} --protocol dice", "unknown protocol 'dice'"),
         ("segment evaluate {d} --data {d}", "is not the run folder of a segmenter"),
         ("segment predict {d} --images {d} --out {o}", "is not the run folder of a segmenter"),

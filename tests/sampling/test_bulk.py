@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -240,3 +241,10 @@ def test_what_is_wrong_with_the_folders_is_said_before_a_model_is_loaded(
     with pytest.raises(OutputError, match=r"masks' is not empty"):
         sample(no_run, masks, masks)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_names_the_run_so_that_it_is_found_from_any_folder(tmp_path: Path) -> None:
+    masks = write_masks(tmp_path / "masks", 2)
+    sample_with(PaintingPipeline(), masks, tmp_path / "out", progress=False)
+    origin = json.loads((tmp_path / "out" / "plan.json").read_text())["origin"]
+    assert origin["run"] == str(Path("runs/phantom").resolve())

@@ -96,6 +96,16 @@ def test_a_protocol_prints_its_own_definition_at_its_own_size(run: Path, data: P
     assert "overall" in text and f"{100 * rows[0]['mdice']:.2f}" in text
 
 
+def test_pairs_of_two_sets_are_said_to_count_twice(run: Path, data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(data, root)
+    (root / "part.txt").write_text(PairFolder.open(root, split="test").stems[0] + "\n")
+    result = evaluate(run, root, splits=["part", "test"], resamples=0, device="cpu", quiet=True)
+    assert result["shared_between_sets"] == [
+        "splits 'part' and 'test' share 1 pairs, which count twice in the overall score"
+    ]
+
+
 def test_training_pairs_are_refused_unless_overridden_and_that_is_recorded(
     run: Path, data: Path, tmp_path: Path
 ) -> None:

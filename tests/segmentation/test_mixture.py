@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from sampling.painting import PaintingPipeline, write_masks
 from segmentation.sets import write_run, write_synthetic
+from siamese_diffusion.core.artifacts import file_sha256
 from siamese_diffusion.core.errors import ConfigError, DataError
 from siamese_diffusion.data.pairs import PairFolder
+from siamese_diffusion.sampling.bulk import sample_with
+from siamese_diffusion.sampling.settings import SampleSettings
 from siamese_diffusion.segmentation.mixture import mix
 from siamese_diffusion.segmentation.provenance import prefer_folds, read_provenance
 
@@ -116,3 +120,14 @@ def test_a_manifest_that_lacks_pairs_is_refused(real: PairFolder, tmp_path: Path
     (root / "manifest.jsonl").write_text("".join(lines[1:]))
     with pytest.raises(DataError, match=rf"does not name 1 of {len(real)} pairs, e\.g\. '"):
         read_provenance(PairFolder.open(root))
+
+
+def test_a_set_of_the_bulk_sampler_is_understood(tmp_path: Path) -> None:
+    masks = write_masks(tmp_path / "masks", 3)
+    settings = SampleSettings(recipe="random", folds=2)
+    sample_with(PaintingPipeline(), masks, tmp_path / "s", settings=settings, progress=False)
+    folder = PairFolder.open(tmp_path / "s")
+    known = read_provenance(folder)
+    assert known is not None and known.recipe == "random" and known.trained_on is None
+    assert known.items["m01_r1"].origin == "m01" and known.items["m01_r1"].fold == 1
+    assert known.items["m01_r1"].mask_sha256 == file_sha256(masks / "m01.png")

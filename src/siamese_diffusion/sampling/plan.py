@@ -176,7 +176,7 @@ def make_plan(
     return Plan(
         identity=_identity(masks, settings, size, model_sha256, prompt),
         origin={
-            "run": None if run is None else str(run),
+            "run": None if run is None else str(run.resolve()),  # holds from any folder
             "run_data_fingerprint": _fingerprint(run),
             "masks": str(masks.root),
             "mask_rule": masks.mask_rule.statement,

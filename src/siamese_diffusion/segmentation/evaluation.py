@@ -108,11 +108,14 @@ def evaluate(
         DataError: If a set cannot be used, or overlaps with what the segmenter was made from.
         SiamDiffError: For other things to mend; see `core.errors`.
     """
-    protocols = find_protocols(protocol)
+    protocols, where = find_protocols(protocol), choose_device(device)
     if resamples < 0:
         raise ConfigError(f"resamples must be 0 or more, got {resamples}")
     names: Sequence[str | None] = splits or [None]
     folders = [PairFolder.open(Path(data), split=name) for name in names]
+    shared = _shared_between(folders)
+    for sentence in shared:
+        logger.warning("%s", sentence)
     model, settings, info = load_segmenter(Path(run))
     record = read_training(SegmenterPaths(Path(run)))
     for note in record.unguarded:
@@ -124,7 +127,6 @@ def evaluate(
             refuse_overlap(overlap, folder)
         overlaps.append(overlap)
     sets = []
-    where = choose_device(device)
     for folder, overlap in zip(folders, overlaps, strict=True):
         parts: dict[str, list[Counts]] = {size: [] for size in SIZES}
         side = settings.inputs.size
@@ -154,6 +156,7 @@ def evaluate(
         "bootstrap": {"resamples": resamples, "level": 0.95, "seed": 0},
         "overlap_allowed": allow_overlap,
         "unguarded": list(record.unguarded),
+        "shared_between_sets": shared,
         "protocols": _protocol_scores(protocols, sets, absent, resamples),
         "sets": {_name(m): _describe(m, absent, resamples) for m in sets},
         OVERALL: {
@@ -186,6 +189,20 @@ def protocol_text(result: Mapping[str, object]) -> str:
                 f"{100 * row['miou']:>8.2f}   {spread}"
             )
     return "\n".join(lines)
+
+
+def _shared_between(folders: Sequence[PairFolder]) -> list[str]:
+    """A sentence for each two sets that share pairs, as EndoScene and ColonDB do."""
+    found = []
+    for place, first in enumerate(folders):
+        for second in folders[place + 1 :]:
+            n = len(set(first.stems) & set(second.stems))
+            if n:
+                found.append(
+                    f"splits '{first.split}' and '{second.split}' share {n} pairs, which count "
+                    "twice in the overall score"
+                )
+    return found
 
 
 def _protocol_scores(

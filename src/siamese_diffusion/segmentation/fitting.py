@@ -17,6 +17,7 @@ from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.segmentation.checkpoints import load_encoder
+from siamese_diffusion.segmentation.inference import choose_device
 from siamese_diffusion.segmentation.leakage import record_training, write_training
 from siamese_diffusion.segmentation.mixture import Mixture, check_proportion, mix
 from siamese_diffusion.segmentation.recipe import updates
@@ -211,6 +212,7 @@ def run_segment(
 ) -> Path:
     """Carry out a plan in a run folder."""
     settings, mixture, weights = plan.settings, plan.mixture, plan.encoder_weights
+    choose_device(device)  # an unknown one is told of before anything is written
     paths = SegmenterPaths(out)
     info = SegmenterInfo(
         model=settings.model,

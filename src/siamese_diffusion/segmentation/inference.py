@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from siamese_diffusion.core.artifacts import atomic_write_bytes, make_folder
-from siamese_diffusion.core.errors import NumericsError
+from siamese_diffusion.core.errors import ConfigError, NumericsError
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.listing import PairFile
 from siamese_diffusion.data.pairs import PairFolder, read_image
@@ -95,11 +95,12 @@ def predict_folder(
     Raises:
         SiamDiffError: Of the kind that says what to mend; see `core.errors`.
     """
+    where = choose_device(device)
     folder = PairFolder.open(Path(images), split=split, need="images")
     model, settings, _ = load_segmenter(Path(run))
     target = make_folder(Path(out))
     with ProgressBar("predict", len(folder), enabled=not quiet) as bar:
-        found = predict(model, folder.pairs, settings.inputs.size, choose_device(device))
+        found = predict(model, folder.pairs, settings.inputs.size, where)
         for done, (pair, own, _) in enumerate(found, start=1):
             mask = (255 * own.decision).astype(np.uint8)
             atomic_write_bytes(target / f"{pair.stem}.png", encode_png(mask))
@@ -108,7 +109,15 @@ def predict_folder(
 
 
 def choose_device(asked: str | None) -> torch.device:
-    """The asked device, else a GPU if there is one."""
+    """The asked device, else a GPU if there is one.
+
+    Raises:
+        ConfigError: If it is unknown or not there.
+    """
+    if asked not in (None, "cpu", "cuda"):
+        raise ConfigError(f"unknown device '{asked}'", hint="choose cpu or cuda")
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda' is not there", hint="use --device cpu, or see: doctor")
     return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
