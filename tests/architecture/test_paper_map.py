@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from siamese_diffusion.segmentation import SEGMENTERS
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "siamese_diffusion"
 PAGE = ROOT / "docs" / "paper-map.md"
@@ -90,8 +92,13 @@ def test_files_and_names_of_the_page_exist() -> None:
 def test_every_switch_named_in_the_pages_is_a_setting() -> None:
     from siamese_diffusion.core.config import flatten
     from siamese_diffusion.generators.settings import SiameseFitSettings
+    from siamese_diffusion.segmentation.run_folder import settings_class
 
     known = set(flatten(SiameseFitSettings().model_dump()))
+    segmenters = set()
+    for name in SEGMENTERS:
+        segmenters |= set(flatten(settings_class(name)().model_dump()))
+    known |= segmenters
     for page in (PAGE, ROOT / "docs" / "deviations.md"):
         named = re.findall(
             r"\b((?:data|train|model|objective|preview)\.[a-z0-9_]+)(?!\w*\.py|[\w/(.])",
@@ -99,3 +106,6 @@ def test_every_switch_named_in_the_pages_is_a_setting() -> None:
         )
         assert named
         assert set(named) <= known, f"{page.name} names settings that do not exist"
+    own = r"\b((?:network|inputs|augment|colour|optimizer|schedule|validation)\.[a-z0-9_]+)"
+    named = re.findall(own, (ROOT / "docs" / "deviations.md").read_text(encoding="utf-8"))
+    assert named and set(named) <= segmenters

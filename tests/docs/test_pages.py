@@ -21,6 +21,9 @@ from siamese_diffusion.generators.settings import (
 )
 from siamese_diffusion.sampling.bulk import sample
 from siamese_diffusion.sampling.pipeline import SiameseDiffusionPipeline
+from siamese_diffusion.segmentation import SEGMENTERS
+from siamese_diffusion.segmentation.evaluation import evaluate
+from siamese_diffusion.segmentation.fitting import fit_segmenter
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,6 +84,27 @@ def test_the_generator_of_the_page_is_complete(
         run, phantoms, made, split="test", steps=2, guidance_scale=2.0, device="cpu", progress=False
     )
     assert done.made == done.planned > 0
+
+
+def test_the_segmenter_of_the_page_is_complete(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = snippets(ROOT / "docs" / "extending.md", "python run=segmenter")
+    (tmp_path / "page_segmenter.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    table = {name: SEGMENTERS.target(name) for name in SEGMENTERS}
+    with_it = Registry("segmenter", {**table, "linear": "page_segmenter:Linear"})
+    monkeypatch.setattr("siamese_diffusion.segmentation.run_folder.SEGMENTERS", with_it)
+    run = fit_segmenter(
+        "linear",
+        phantoms,
+        tmp_path / "run",
+        overrides=["inputs.size=64", "train.steps=2", "train.batch_size=4"],
+        device="cpu",
+        quiet=True,
+    )
+    result = evaluate(run, phantoms, splits=["test"], resamples=0, device="cpu", quiet=True)
+    assert result["model"] == "linear"
 
 
 @pytest.mark.parametrize(

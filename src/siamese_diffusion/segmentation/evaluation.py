@@ -39,7 +39,7 @@ from siamese_diffusion.segmentation.definitions import (
     score_set,
     score_sets,
 )
-from siamese_diffusion.segmentation.inference import choose_device, encode_png, predict
+from siamese_diffusion.segmentation.inference import encode_png, predict
 from siamese_diffusion.segmentation.leakage import (
     Overlap,
     find_overlap,
@@ -48,6 +48,7 @@ from siamese_diffusion.segmentation.leakage import (
 )
 from siamese_diffusion.segmentation.run_folder import load_segmenter
 from siamese_diffusion.segmentation.samples import RESIZE_STATEMENT, Pixels, resize_picture
+from siamese_diffusion.training.processes import choose_device
 
 logger = logging.getLogger(__name__)
 SIZES: tuple[Resolution, Resolution] = ("mask", "network")

@@ -17,7 +17,6 @@ from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.segmentation.checkpoints import load_encoder
-from siamese_diffusion.segmentation.inference import choose_device
 from siamese_diffusion.segmentation.leakage import record_training, write_training
 from siamese_diffusion.segmentation.mixture import Mixture, check_proportion, mix
 from siamese_diffusion.segmentation.recipe import updates
@@ -35,8 +34,13 @@ from siamese_diffusion.segmentation.run_folder import (
 from siamese_diffusion.segmentation.samples import colour_pools, load_folder, load_mixture
 from siamese_diffusion.segmentation.settings import PRESETS, SegmentSettings
 from siamese_diffusion.segmentation.task import SegmentTask
+from siamese_diffusion.training.processes import (
+    choose_device,
+    first_process_first,
+    join_processes,
+)
 from siamese_diffusion.training.settings import TrainSettings
-from siamese_diffusion.training.trainer import Trainer
+from siamese_diffusion.training.trainer import Trainer, check_training
 
 logger = logging.getLogger(__name__)
 _HOLD_OUT_SEED = 0  # the same pairs are held out whatever the run's seed
@@ -212,7 +216,9 @@ def run_segment(
 ) -> Path:
     """Carry out a plan in a run folder."""
     settings, mixture, weights = plan.settings, plan.mixture, plan.encoder_weights
-    choose_device(device)  # an unknown one is told of before anything is written
+    where, loop = choose_device(device), _loop_settings(plan)
+    processes = join_processes(where)
+    check_training(loop, device=where, world=processes.num_processes)
     paths = SegmenterPaths(out)
     info = SegmenterInfo(
         model=settings.model,
@@ -228,16 +234,17 @@ def run_segment(
     model = build_segmenter(settings)
     if weights is not None:
         load_encoder(model, weights)  # before anything is written: the file may be another's
-    if claim_segmenter_run(paths, info, settings, plan.asked).state == COMPLETE:
-        logger.info("'%s' is already complete", out)
-        return out
+    with first_process_first(processes):
+        if claim_segmenter_run(paths, info, settings, plan.asked).state == COMPLETE:
+            logger.info("'%s' is already complete", out)
+            return out
+        write_training(paths, record_training(mixture))
     if model.has_encoder and weights is None:
         logger.warning(
             "the encoder of %s starts from random weights: scores will not compare with published "
             "ones (--encoder-weights gives it an ImageNet checkpoint)",
             settings.model,
         )
-    write_training(paths, record_training(mixture))
     size = settings.inputs.size
     with ProgressBar("pairs", len(set(mixture.entries)), enabled=not quiet) as bar:
         samples, rows = load_mixture(
@@ -254,7 +261,7 @@ def run_segment(
         paths=paths,
     )
     trainer = Trainer(
-        _loop_settings(plan),
+        loop,
         task,
         folder=out,
         settings_hash=text_sha256(to_yaml(settings)),

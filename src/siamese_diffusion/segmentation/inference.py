@@ -13,13 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from siamese_diffusion.core.artifacts import atomic_write_bytes, make_folder
-from siamese_diffusion.core.errors import ConfigError, NumericsError
+from siamese_diffusion.core.errors import NumericsError
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.listing import PairFile
 from siamese_diffusion.data.pairs import PairFolder, read_image
 from siamese_diffusion.segmentation.base import Outputs, Segmenter
 from siamese_diffusion.segmentation.run_folder import load_segmenter
 from siamese_diffusion.segmentation.samples import Pixels, resize_picture
+from siamese_diffusion.training.processes import choose_device
 
 BATCH = 8
 
@@ -106,19 +107,6 @@ def predict_folder(
             atomic_write_bytes(target / f"{pair.stem}.png", encode_png(mask))
             bar.advance_to(done)
     return len(folder)
-
-
-def choose_device(asked: str | None) -> torch.device:
-    """The asked device, else a GPU if there is one.
-
-    Raises:
-        ConfigError: If it is unknown or not there.
-    """
-    if asked not in (None, "cpu", "cuda"):
-        raise ConfigError(f"unknown device '{asked}'", hint="choose cpu or cuda")
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda' is not there", hint="use --device cpu, or see: doctor")
-    return torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def encode_png(pixels: Pixels) -> bytes:
