@@ -32,8 +32,8 @@ VERBS = {
     "plot tsne": "--cache --config --device --extractor --out --real --set --split --synthetic",
     "segment fit": "--config --copy-paste --device --encoder-weights --model --only-synthetic "
     "--out --preset --ratio --real --seed --set --split --synthetic",
-    "segment evaluate": "RUN --absent --allow-overlap --data --device --out --protocol "
-    "--resamples --split",
+    "segment evaluate": "RUN --absent --allow-overlap --data --device --out --protocol --resamples "
+    "--split",
     "segment predict": "RUN --device --images --out --split",
     "utility": "--baselines --config --device --encoder-weights --folds --model --no-baselines "
     "--out --preset --protocol --real --seeds --set --split --synthetic --test",

@@ -12,7 +12,6 @@ import typer
 
 from siamese_diffusion.cli.audit import audit_app
 from siamese_diffusion.cli.plot import plot_app
-from siamese_diffusion.cli.segment import segment_app
 from siamese_diffusion.cli.segment import segment_app, utility
 from siamese_diffusion.core.errors import SiamDiffError
 

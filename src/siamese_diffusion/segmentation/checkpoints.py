@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from siamese_diffusion.core.errors import ConfigError, WeightsError
-from siamese_diffusion.models.weights import read_state_dict
+from siamese_diffusion.core.weights import read_state_dict
 from siamese_diffusion.segmentation.base import Segmenter
 
 _TOLD = 8  # names of each kind
