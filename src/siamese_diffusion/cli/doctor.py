@@ -14,6 +14,7 @@ from siamese_diffusion.core.environment import processor, versions
 _EXTRAS = {
     "report": ("matplotlib", "jinja2"),
     "track": ("tensorboard",),
+    "web": ("fastapi", "uvicorn", "jinja2", "python_multipart", "sqlalchemy"),
     "8bit": ("bitsandbytes",),
 }
 
