@@ -386,3 +386,37 @@ class AuditPaths:
     @property
     def worst_pairs(self) -> Path:
         return self.root / "worst_pairs.png"
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """Names inside a study folder, which holds nothing that tells a source."""
+
+    root: Path
+
+    @property
+    def study(self) -> Path:
+        return self.root / "study.json"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "ratings.sqlite3"
+
+
+@dataclass(frozen=True)
+class StudyKeyPaths:
+    """Names inside the folder that unblinds a study: kept apart, never served."""
+
+    root: Path
+
+    @property
+    def key(self) -> Path:
+        return self.root / "key.json"
+
+    @property
+    def links(self) -> Path:
+        return self.root / "links.csv"
