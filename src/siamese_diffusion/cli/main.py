@@ -13,6 +13,7 @@ import typer
 from siamese_diffusion.cli.audit import audit_app
 from siamese_diffusion.cli.plot import plot_app
 from siamese_diffusion.cli.segment import segment_app, utility
+from siamese_diffusion.cli.mos import app as mos_app
 from siamese_diffusion.core.errors import SiamDiffError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(plot_app, name="plot")
 app.add_typer(segment_app, name="segment")
 app.command("utility")(utility)
+app.add_typer(mos_app, name="mos")
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
 Set = Annotated[
