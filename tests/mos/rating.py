@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +76,29 @@ def opened(study: Study, url: str | None = None) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def running(
+    study: Path, *arguments: str, port: int = 0
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process and its address."""
+    command = [sys.executable, "-m", "siamese_diffusion", "mos", "serve", str(study), *arguments]
+    process = subprocess.Popen(
+        [*command, "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "serving" in line, process.stderr.read() if process.stderr else ""
+        address = line.split(" at ")[1].split(" (")[0]
+        yield process, address
+    finally:
+        process.kill()
+        process.communicate()
 
 
 class Reply(Protocol):

@@ -110,7 +110,8 @@ def test_comparisons_are_paired_by_rater_and_adjusted() -> None:
     assert pair.test is not None
     # Sums of votes a: 2, 1; b: 1, 0. Of the six splits {2, 1}, {1, 0} and their mirrors (the two
     # ones are different images) give a difference as large: 4 of 6.
-    assert (pair.test.exact, pair.test.splits, pair.test.p) == (True, 6, pytest.approx(4 / 6))
+    assert (pair.test.exact, pair.test.splits) == (True, 6)
+    assert pair.test.p == pytest.approx(4 / 6)
     assert [c.p_holm for c in found.values()] == [1.0, 1.0, 1.0]
 
 
@@ -119,7 +120,8 @@ def test_missing_ratings_are_ignored_and_counted() -> None:
     found = run(rows)
     a = found.sources["a"]
     # Left: a0 by rater 1 (real), a1 by both (synthetic, real).
-    assert (a.n, a.missing, a.real, a.mos) == (3, 1, 2, pytest.approx(2 / 3))
+    assert (a.n, a.missing, a.real) == (3, 1, 2)
+    assert a.mos == pytest.approx(2 / 3)
     assert found.agreement["all"].items == 3
     assert found.agreement["all"].left_out == 3
     assert (found.raters["rater-2"].answered, found.raters["rater-2"].n) == (3, 3)

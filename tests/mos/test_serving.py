@@ -9,36 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 
-from mos.rating import answer, opened, start, tokens
+from mos.rating import answer, opened, running, start, tokens
 from siamese_diffusion.core.errors import ConfigError, DataError
 from siamese_diffusion.mos.prepare import Prepared
 from siamese_diffusion.mos.serving import serve
 from siamese_diffusion.mos.study import Study
-
-
-@contextmanager
-def running(study: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server process and its address."""
-    command = [sys.executable, "-m", "siamese_diffusion", "mos", "serve", str(study), *arguments]
-    process = subprocess.Popen(
-        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert "serving" in line, process.stderr.read() if process.stderr else ""
-        address = line.split(" at ")[1].split(" (")[0]
-        yield process, address
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def client(address: str) -> httpx.Client:
