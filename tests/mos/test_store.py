@@ -107,6 +107,26 @@ def test_the_database_itself_refuses_to_change_or_delete_a_row(store: Store, url
     engine.dispose()
 
 
+def test_a_rater_who_withdraws_can_be_removed_as_the_manual_says(tmp_path: Path) -> None:
+    file = tmp_path / "ratings.sqlite3"
+    store = Store.open(default_url(file), study=STUDY, fingerprint=PLAN)
+    store.add(rating(0))
+    store.add(rating(0, rater="rater-2"))
+    store.close()
+    page = (Path(__file__).parents[2] / "docs" / "mos.md").read_text(encoding="utf-8")
+    with sqlite3.connect(file) as connection:
+        for statement in (
+            "DROP TRIGGER mos_ratings_no_delete",
+            "DELETE FROM mos_ratings WHERE rater = 'rater-2'",
+        ):
+            assert f"`{statement}`" in page
+            connection.execute(statement)
+    connection.close()
+    store = Store.open(default_url(file), study=STUDY, fingerprint=PLAN)
+    assert store.ratings() == [rating(0)]
+    store.close()
+
+
 def test_impossible_values_are_refused_by_the_database(store: Store) -> None:
     with pytest.raises(DBAPIError, match="mos_confidence"):
         store.add(rating(0, confidence=11))

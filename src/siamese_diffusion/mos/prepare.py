@@ -134,6 +134,7 @@ def prepare(
     orders = {rater: screen_order(groups, repeats, seed, rater) for rater in tokens}
     study = secrets.token_hex(8)
     with atomic_folder(out) as folder, atomic_folder(key) as secret:
+        secret.chmod(0o700)
         notes += _write_images(drawn, StudyPaths(folder).images, side, suffix, jpeg_quality)
         record = {
             "format": FORMAT,
@@ -175,7 +176,6 @@ def prepare(
             },
         )
         atomic_write_text(paths.links, _links(tokens, base_url))
-        secret.chmod(0o700)
     return Prepared(
         study=out,
         key=key,
