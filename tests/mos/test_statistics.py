@@ -135,6 +135,14 @@ def test_bootstrap_is_a_function_of_its_generator_and_none_without_values() -> N
     assert statistics.bootstrap(votes((NAN, NAN)), rng(), resamples=300) is None
 
 
+def test_one_image_has_no_interval() -> None:
+    one, many = votes((1, 0), (NAN, NAN)), votes((1, 0), (0, 1))
+    assert statistics.bootstrap(one, rng(), resamples=300) is None
+    assert statistics.bootstrap_difference(one, many, rng(), resamples=300) is None
+    assert statistics.bootstrap_difference(many, one, rng(), resamples=300) is None
+    assert statistics.bootstrap(many, rng(), resamples=300) is not None
+
+
 def test_paired_difference_is_the_mean_of_the_raters_differences() -> None:
     first, second = votes((1, 1), (1, 0)), votes((0, 1), (0, NAN))
     # Rater 1: 1 - 0; rater 2: 0.5 - 1.

@@ -152,7 +152,7 @@ def test_a_double_click_is_one_rating(client: TestClient, store: Store, token: s
     page = start(client, token)
     first, second = (answer(client, token, page, "real", 6) for _ in range(2))
     assert heading(first.text) == heading(second.text) == "Image 2 of 14"
-    assert "This answer was already saved." in second.text
+    assert "was already saved." in second.text
     assert store.count("rater-1") == 1
 
 
@@ -160,7 +160,7 @@ def test_the_first_of_two_tabs_counts(client: TestClient, store: Store, token: s
     page = start(client, token)
     answer(client, token, page, "real", 6)
     late = answer(client, token, page, "synthetic", 2)
-    assert "This image had been rated before. The first answer counts." in late.text
+    assert "had been rated already. The first answer counts." in late.text
     assert [(r.is_real, r.confidence) for r in store.ratings()] == [(True, 6)]
 
 

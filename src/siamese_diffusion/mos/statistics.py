@@ -126,8 +126,10 @@ def bootstrap(
             say. With three raters this is coarse, and honest about it.
 
     Returns:
-        95 percent interval; None if there are no values.
+        95 percent interval; None with fewer than two images, which cannot show how images differ.
     """
+    if np.isfinite(values).any(axis=1).sum() < 2:
+        return None
     means = _resampled_means(values, rng, resamples, raters_too)
     return _percentiles(means)
 
@@ -135,8 +137,11 @@ def bootstrap(
 def bootstrap_difference(
     first: Table, second: Table, rng: np.random.Generator, *, resamples: int
 ) -> Interval | None:
-    """Percentile interval of `paired_difference`, images of both sources drawn anew."""
-    if not len(first) or not len(second):
+    """Percentile interval of `paired_difference`, images of both sources drawn anew.
+
+    None if a source has fewer than two images with votes.
+    """
+    if min(np.isfinite(votes).any(axis=1).sum() for votes in (first, second)) < 2:
         return None
     draws = []
     for size in _blocks(resamples):
@@ -218,8 +223,6 @@ def _resampled_means(
     values: Table, rng: np.random.Generator, resamples: int, raters_too: bool
 ) -> Table:
     items, raters = values.shape
-    if not items or not raters:
-        return np.empty(0)
     there = np.isfinite(values).astype(np.float64)
     filled = np.nan_to_num(values)
     means = []

@@ -37,8 +37,8 @@ _MOST_SECONDS: Final = 7 * 24 * 3600.0  # of one screen, before its start time i
 _STATIC: Final = {"rate.css": "text/css", "rate.js": "text/javascript"}
 _MEDIA: Final = {".png": "image/png", ".jpg": "image/jpeg"}
 _NOTICES: Final = {
-    "kept": "This image had been rated before. The first answer counts.",
-    "repeated": "This answer was already saved.",
+    "kept": "The image before this one had been rated already. The first answer counts.",
+    "repeated": "Your answer to the image before was already saved.",
     "early": "That image is not reached yet. Please go on here.",
 }
 
