@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / NAME
 LAYERS = (
     ("core",),
     ("data",),
-    ("metrics", "models"),
+    ("metrics", "models", "mos"),
     ("diffusion",),
     ("objectives",),
     ("training",),
@@ -31,9 +31,9 @@ LAYERS = (
     ("reports",),
     ("cli",),
 )
-SEES_ONLY = {"reports": {"core", "data"}}
+SEES_ONLY = {name: {"core", "data"} for name in ("metrics", "mos", "reports")}
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
-WITHOUT_TORCH = ("core", "data", "reports")
+WITHOUT_TORCH = ("core", "data", "mos", "reports")
 
 
 def packages() -> list[str]:

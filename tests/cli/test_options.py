@@ -38,6 +38,10 @@ VERBS = {
     "utility": "--baselines --config --device --encoder-weights --folds --model --no-baselines "
     "--out --preset --protocol --real --seeds --set --split --synthetic --test",
     "report": "SOURCES... --out",
+    "mos prepare": "--base-url --jpeg-quality --key --out --per-source --raters --real --repeats "
+    "--seed --size --split --synthetic --title",
+    "mos serve": "STUDY --host --port --store",
+    "mos analyse": "STUDY --csv --key --out --resamples --seed --store",
     "doctor": "",
 }
 

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import typer
 
 from siamese_diffusion.cli.audit import audit_app
+from siamese_diffusion.cli.mos import app as mos_app
 from siamese_diffusion.cli.plot import plot_app
 from siamese_diffusion.cli.segment import segment_app, utility
-from siamese_diffusion.cli.mos import app as mos_app
 from siamese_diffusion.core.errors import SiamDiffError
 
 app = typer.Typer(
