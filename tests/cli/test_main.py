@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from invoking import Ran, files_of, settings, siamdiff
-from siamese_diffusion.core.artifacts import RunPaths, SyntheticPaths, read_json, read_jsonl
+from siamese_diffusion.core.artifacts import read_json, read_jsonl
 from siamese_diffusion.core.config import read_yaml
+from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 
 SMALL = (
     "--device",

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from siamese_diffusion.core.artifacts import (
-    RunPaths,
-    SyntheticPaths,
     append_jsonl,
     atomic_folder,
     atomic_write_bytes,
@@ -30,6 +28,7 @@ from siamese_diffusion.core.artifacts import (
     text_sha256,
 )
 from siamese_diffusion.core.errors import OutputError
+from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 
 
 def refuse(number: int) -> object:

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from invoking import files_of, settings, siamdiff
-from siamese_diffusion.core.artifacts import RunPaths, SyntheticPaths, read_json, read_jsonl
+from siamese_diffusion.core.artifacts import read_json, read_jsonl
+from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.data.pairs import PairFolder
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from generators.tiny import RICH, TINY, command, events, model_of, run, start
-from siamese_diffusion.core.artifacts import RunPaths
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.generators.fitting import fit
 
 PLAIN: tuple[str, ...] = ()

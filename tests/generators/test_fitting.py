@@ -15,7 +15,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from generators.tiny import RICH, TINY, events, model_of
-from siamese_diffusion.core.artifacts import RunPaths, read_json
+from siamese_diffusion.core.artifacts import read_json
 from siamese_diffusion.core.config import flatten, read_yaml
 from siamese_diffusion.core.errors import (
     CheckpointError,
@@ -25,6 +25,7 @@ from siamese_diffusion.core.errors import (
     OutputError,
     WeightsError,
 )
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.data.phantom import write_phantom
 from siamese_diffusion.generators.fitting import FitPlan, fit, plan_fit, resolve_settings
 from siamese_diffusion.generators.run_folder import (

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from siamese_diffusion.core.artifacts import RunPaths, file_sha256
+from siamese_diffusion.core.artifacts import file_sha256
 from siamese_diffusion.core.errors import ConfigError, OutputError, WeightsError
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.data.settings import DataSettings
 from siamese_diffusion.generators.run_folder import (
     COMPLETE,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from siamese_diffusion.core.artifacts import RunPaths
 from siamese_diffusion.core.config import build
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.seeding import generator as stream
 from siamese_diffusion.data.order import sample_order
 from siamese_diffusion.data.pairs import PairFolder

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from siamese_diffusion.core.artifacts import RunPaths
 from siamese_diffusion.core.errors import ConfigError, OutputError, WeightsError
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.generators.run_folder import load_run, read_run
 from siamese_diffusion.interchange.export import export_run
 from siamese_diffusion.interchange.release import import_release, read_release

@@ -18,8 +18,9 @@ from PIL import Image
 
 from sampling import painting
 from sampling.painting import SIZE, PaintingPipeline, files_of, write_masks
-from siamese_diffusion.core.artifacts import SyntheticPaths, read_jsonl
+from siamese_diffusion.core.artifacts import read_jsonl
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.sampling.bulk import sample, sample_with
 from siamese_diffusion.sampling.settings import SampleSettings

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from sampling.painting import SIZE, write_masks
-from siamese_diffusion.core.artifacts import SyntheticPaths, read_json, text_sha256
+from siamese_diffusion.core.artifacts import read_json, text_sha256
 from siamese_diffusion.core.errors import OutputError
+from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.sampling.folder import (
     refuse_foreign_folder,

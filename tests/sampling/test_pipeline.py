@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from siamese_diffusion.core.artifacts import RunPaths, atomic_write_json, read_json
+from siamese_diffusion.core.artifacts import atomic_write_json, read_json
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError, WeightsError
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.generators.run_folder import load_run
 from siamese_diffusion.models.settings import SmallBaseSettings
 from siamese_diffusion.models.small import build_small_base

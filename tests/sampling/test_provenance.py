@@ -11,8 +11,9 @@ from PIL import Image
 
 from sampling.painting import SIZE, PaintingPipeline, write_masks
 from siamese_diffusion import __version__
-from siamese_diffusion.core.artifacts import SyntheticPaths, file_sha256, read_jsonl
+from siamese_diffusion.core.artifacts import file_sha256, read_jsonl
 from siamese_diffusion.core.errors import OutputError
+from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.sampling.plan import Plan, item_mask, make_plan
 from siamese_diffusion.sampling.provenance import (

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from siamese_diffusion.core.artifacts import SyntheticPaths, file_sha256
+from siamese_diffusion.core.artifacts import file_sha256
+from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.data.pairs import PairFolder
 
 

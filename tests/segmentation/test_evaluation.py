@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from reference.literal_scores import scores
-from siamese_diffusion.core.artifacts import SegmenterPaths
 from siamese_diffusion.core.errors import ConfigError, DataError, NumericsError
+from siamese_diffusion.core.folders import SegmenterPaths
 from siamese_diffusion.data.images import resize_mask
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.segmentation.definitions import DEFINITIONS

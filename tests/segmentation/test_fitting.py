@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from segmentation.sets import write_synthetic
-from siamese_diffusion.core.artifacts import SegmenterPaths
 from siamese_diffusion.core.errors import (
     ConfigError,
     DataError,
@@ -20,6 +19,7 @@ from siamese_diffusion.core.errors import (
     OutputError,
     WeightsError,
 )
+from siamese_diffusion.core.folders import SegmenterPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.segmentation.fitting import fit_segmenter, plan_segment, resolve_settings
 from siamese_diffusion.segmentation.run_folder import load_segmenter, read_segmenter_run

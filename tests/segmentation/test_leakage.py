@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from segmentation.sets import write_run, write_synthetic
-from siamese_diffusion.core.artifacts import SegmenterPaths
 from siamese_diffusion.core.errors import DataError
+from siamese_diffusion.core.folders import SegmenterPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.segmentation import leakage
 from siamese_diffusion.segmentation.leakage import (

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from segmentation.sets import write_run, write_synthetic
-from siamese_diffusion.core.artifacts import UtilityPaths
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.core.folders import UtilityPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.segmentation import utility
 from siamese_diffusion.segmentation.fitting import run_segment

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from siamese_diffusion.core.artifacts import (
-    AuditPaths,
-    SyntheticPaths,
     atomic_folder,
     atomic_write_json,
     atomic_write_text,
@@ -25,6 +23,7 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.config import nearest
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.core.folders import AuditPaths, SyntheticPaths
 from siamese_diffusion.data.pairs import PairFile, PairFolder
 from siamese_diffusion.metrics.sets import open_set
 

@@ -10,8 +10,9 @@ import numpy as np
 from siamese_diffusion.audit.crossfit import AlignmentReport
 from siamese_diffusion.audit.memorisation import MemorisationReport
 from siamese_diffusion.audit.pictures import PanelRow, outlined, write_panel
-from siamese_diffusion.core.artifacts import AuditPaths, atomic_write_json
+from siamese_diffusion.core.artifacts import atomic_write_json
 from siamese_diffusion.core.environment import snapshot
+from siamese_diffusion.core.folders import AuditPaths
 from siamese_diffusion.data.images import read_image, resize_mask
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.metrics.sets import ImageSet

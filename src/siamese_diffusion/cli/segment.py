@@ -159,8 +159,8 @@ def utility(
     device: Device = None,
 ) -> None:
     """How much does a synthetic set help a segmenter? Score against folds, with intervals."""
-    from siamese_diffusion.core.artifacts import UtilityPaths
     from siamese_diffusion.core.errors import ConfigError
+    from siamese_diffusion.core.folders import UtilityPaths
     from siamese_diffusion.segmentation.utility import measure_utility
     from siamese_diffusion.segmentation.utility_curve import conclusions
 

@@ -8,15 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from siamese_diffusion.core.artifacts import (
-    RunPaths,
-    remove_leftovers,
-    require_free_space,
-    text_sha256,
-)
+from siamese_diffusion.core.artifacts import remove_leftovers, require_free_space, text_sha256
 from siamese_diffusion.core.config import asked as merge
 from siamese_diffusion.core.config import build, nearest, to_yaml
 from siamese_diffusion.core.errors import ConfigError
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.generators.base import Generator
 from siamese_diffusion.generators.run_folder import (

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from siamese_diffusion.core.artifacts import (
     FORMAT,
-    RunPaths,
     atomic_folder,
     atomic_write_json,
     atomic_write_text,
@@ -26,6 +25,7 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.config import changed_keys, mapping_to_yaml, resolve, to_yaml
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import OutputError, WeightsError
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.weights import misfits, write_tensors
 from siamese_diffusion.generators import GENERATORS
 from siamese_diffusion.generators.base import Generator

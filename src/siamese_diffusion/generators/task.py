@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from siamese_diffusion.core.artifacts import RunPaths, atomic_write_bytes
+from siamese_diffusion.core.artifacts import atomic_write_bytes
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.seeding import generator as stream
 from siamese_diffusion.core.seeding import normal
 from siamese_diffusion.data.order import sample_order

@@ -16,7 +16,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from siamese_diffusion.core.artifacts import (
-    RunPaths,
     atomic_folder,
     atomic_write_json,
     atomic_write_text,
@@ -25,6 +24,7 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.config import build, mapping_to_yaml, to_yaml
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import OutputError, WeightsError
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.weights import read_state_dict
 from siamese_diffusion.generators.run_folder import (
     IMPORTED,

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese_diffusion.core.artifacts import SyntheticPaths, file_sha256, read_jsonl
+from siamese_diffusion.core.artifacts import file_sha256, read_jsonl
 from siamese_diffusion.core.errors import DataError
+from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.data.images import read_header
 from siamese_diffusion.data.listing import collect, some, split_lists

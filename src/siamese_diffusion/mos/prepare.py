@@ -23,8 +23,6 @@ from PIL import Image
 
 from siamese_diffusion import __version__
 from siamese_diffusion.core.artifacts import (
-    StudyKeyPaths,
-    StudyPaths,
     atomic_folder,
     atomic_write_bytes,
     atomic_write_json,
@@ -33,6 +31,7 @@ from siamese_diffusion.core.artifacts import (
     text_sha256,
 )
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.core.folders import StudyKeyPaths, StudyPaths
 from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.data import images
 from siamese_diffusion.data.images import Pixels

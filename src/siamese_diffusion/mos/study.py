@@ -13,14 +13,9 @@ from typing import Final, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from siamese_diffusion.core.artifacts import (
-    StudyKeyPaths,
-    StudyPaths,
-    file_sha256,
-    read_json,
-    text_sha256,
-)
+from siamese_diffusion.core.artifacts import file_sha256, read_json, text_sha256
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.core.folders import StudyKeyPaths, StudyPaths
 
 FORMAT: Final = 1
 REAL: Final = "real"  # the name of the real set among the sources

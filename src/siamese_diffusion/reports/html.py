@@ -17,14 +17,10 @@ from typing import Final, Literal
 import yaml
 
 from siamese_diffusion import __version__
-from siamese_diffusion.core.artifacts import (
-    RunPaths,
-    SyntheticPaths,
-    atomic_write_text,
-    read_json,
-)
+from siamese_diffusion.core.artifacts import atomic_write_text, read_json
 from siamese_diffusion.core.config import flatten
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.reports import panels
 from siamese_diffusion.reports.charts import (
     NOT_RECORDED,

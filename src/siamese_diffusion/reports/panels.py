@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from siamese_diffusion.core.artifacts import RunPaths, SyntheticPaths, file_sha256
+from siamese_diffusion.core.artifacts import file_sha256
 from siamese_diffusion.core.errors import DataError
+from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.data.images import Pixels, read_image, read_levels, resize_image
 from siamese_diffusion.data.listing import PairFile, list_folder
 from siamese_diffusion.data.masks import MaskRule, binarise

@@ -10,13 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from siamese_diffusion.core.artifacts import (
-    SyntheticPaths,
-    make_folder,
-    remove_leftovers,
-    sync_folder,
-)
+from siamese_diffusion.core.artifacts import make_folder, remove_leftovers, sync_folder
 from siamese_diffusion.core.config import build
+from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.data.settings import RandomRecipe

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from siamese_diffusion.core.artifacts import (
     FORMAT,
-    SyntheticPaths,
     atomic_write_json,
     atomic_write_text,
     file_sha256,
@@ -18,6 +17,7 @@ from siamese_diffusion.core.artifacts import (
 )
 from siamese_diffusion.core.config import flatten
 from siamese_diffusion.core.errors import OutputError
+from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.sampling.plan import KIND, Plan, some_names
 
 _CONTINUE = (

@@ -18,14 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from siamese_diffusion.core.artifacts import (
-    FORMAT,
-    RunPaths,
-    file_sha256,
-    read_json,
-    text_sha256,
-)
+from siamese_diffusion.core.artifacts import FORMAT, file_sha256, read_json, text_sha256
 from siamese_diffusion.core.errors import ConfigError, DataError
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.data.mask_recipes import TransformRecord, apply_transform, transform_mask
 from siamese_diffusion.data.pairs import PairFolder

@@ -18,13 +18,13 @@ from PIL import Image, PngImagePlugin
 
 from siamese_diffusion import __version__
 from siamese_diffusion.core.artifacts import (
-    SyntheticPaths,
     append_jsonl,
     atomic_write_bytes,
     atomic_write_text,
     file_sha256,
 )
 from siamese_diffusion.core.errors import OutputError
+from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.sampling.plan import Plan, PlanItem, json_line
 
 # Key of the PNG text that ties an image to its item in the plan.

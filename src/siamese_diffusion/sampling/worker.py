@@ -19,8 +19,9 @@ from typing import Protocol
 
 from PIL import Image
 
-from siamese_diffusion.core.artifacts import SyntheticPaths, require_free_space
+from siamese_diffusion.core.artifacts import require_free_space
 from siamese_diffusion.core.errors import Interrupted, OutputError
+from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.sampling.claims import Claim, Claims, release_all

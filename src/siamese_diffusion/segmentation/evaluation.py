@@ -12,14 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from siamese_diffusion.core.artifacts import (
-    FORMAT,
-    SegmenterPaths,
-    atomic_write_bytes,
-    atomic_write_json,
-)
+from siamese_diffusion.core.artifacts import FORMAT, atomic_write_bytes, atomic_write_json
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import ConfigError
+from siamese_diffusion.core.folders import SegmenterPaths
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.images import resize_mask
 from siamese_diffusion.data.pairs import PairFolder, read_image

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese_diffusion.core.artifacts import SegmenterPaths, file_sha256, text_sha256
+from siamese_diffusion.core.artifacts import file_sha256, text_sha256
 from siamese_diffusion.core.config import asked as merge
 from siamese_diffusion.core.config import build, nearest, to_yaml
 from siamese_diffusion.core.errors import ConfigError, DataError, WeightsError
+from siamese_diffusion.core.folders import SegmenterPaths
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.data.pairs import PairFolder

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from siamese_diffusion.core.artifacts import SegmenterPaths, atomic_write_json, file_sha256
+from siamese_diffusion.core.artifacts import atomic_write_json, file_sha256
 from siamese_diffusion.core.artifacts import read_json as read_record
 from siamese_diffusion.core.errors import DataError
+from siamese_diffusion.core.folders import SegmenterPaths
 from siamese_diffusion.data.listing import PairFile, collect
 from siamese_diffusion.data.pairs import PairFolder, read_image
 from siamese_diffusion.segmentation.mixture import Mixture

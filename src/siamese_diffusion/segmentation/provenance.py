@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamese_diffusion.core.artifacts import RunPaths, SyntheticPaths, read_json, read_jsonl
+from siamese_diffusion.core.artifacts import read_json, read_jsonl
 from siamese_diffusion.core.errors import DataError
+from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.data.pairs import PairFolder
 
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from siamese_diffusion.core.artifacts import (
     FORMAT,
-    SegmenterPaths,
     atomic_folder,
     atomic_write_json,
     atomic_write_text,
@@ -24,6 +23,7 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.config import changed_keys, flatten, mapping_to_yaml, resolve, to_yaml
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import OutputError, WeightsError
+from siamese_diffusion.core.folders import SegmenterPaths
 from siamese_diffusion.segmentation import SEGMENTERS
 from siamese_diffusion.segmentation.base import Segmenter
 from siamese_diffusion.segmentation.checkpoints import load_exactly

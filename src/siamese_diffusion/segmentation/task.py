@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamese_diffusion.core.artifacts import SegmenterPaths, atomic_write_bytes
+from siamese_diffusion.core.artifacts import atomic_write_bytes
+from siamese_diffusion.core.folders import SegmenterPaths
 from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.core.seeding import generator as stream
 from siamese_diffusion.data.order import sample_order

@@ -17,8 +17,6 @@ import numpy as np
 
 from siamese_diffusion.core.artifacts import (
     FORMAT,
-    SegmenterPaths,
-    UtilityPaths,
     atomic_write_json,
     atomic_write_text,
     make_folder,
@@ -27,6 +25,7 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.config import flatten
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.core.folders import SegmenterPaths, UtilityPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.segmentation.definitions import PER_IMAGE, find_protocols
 from siamese_diffusion.segmentation.evaluation import evaluate
