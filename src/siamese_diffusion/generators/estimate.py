@@ -10,7 +10,8 @@ from siamese_diffusion.core.config import to_yaml
 from siamese_diffusion.generators.base import Generator
 from siamese_diffusion.generators.fitting import FitPlan
 from siamese_diffusion.generators.run_folder import generator_class
-from siamese_diffusion.models.base import LATENT_FACTOR, Base
+from siamese_diffusion.models.base import Base
+from siamese_diffusion.models.pixels import PixelSpace, Space, sample_shape
 from siamese_diffusion.training.settings import TrainSettings
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,7 +43,7 @@ def describe(plan: FitPlan) -> str:
             + (f", split '{plan.folder.split}'" if plan.folder.split else "")
             + f"; {plan.folder.mask_rule.statement}",
             f"prompt: {plan.folder.pairs[0].prompt}",
-            f"base: {plan.base.reference} ({plan.base.kind}), first width {plan.base.first_width}",
+            _told(plan.base),
             *parts,
             f"steps: {train.steps} of {train.batch_size} (effective batch; micro-batch {micro}, "
             f"accumulation {train.batch_size // micro} on one process), "
@@ -54,8 +55,19 @@ def describe(plan: FitPlan) -> str:
     )
 
 
-def _on_meta(plan: FitPlan) -> tuple[Generator, Base]:
+def _told(base: Space) -> str:
+    if isinstance(base, PixelSpace):
+        return "base: none, trained from scratch on pixels"
+    return f"base: {base.reference} ({base.kind}), first width {base.first_width}"
+
+
+def _on_meta(plan: FitPlan) -> tuple[Generator, Space]:
     """The same generator without memory behind it."""
+    if isinstance(plan.base, PixelSpace):
+        with torch.device("meta"):
+            return generator_class(plan.settings.generator).build(
+                plan.settings, plan.base
+            ), plan.base
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(plan.base.unet.config)
     base = Base(
@@ -72,8 +84,14 @@ def _on_meta(plan: FitPlan) -> tuple[Generator, Base]:
         return generator_class(plan.settings.generator).build(plan.settings, base), base
 
 
+def _text_shape(base: Space) -> tuple[int, int]:
+    if isinstance(base, PixelSpace):
+        return 1, 1
+    return int(base.tokenizer.model_max_length), int(base.unet.config["cross_attention_dim"])
+
+
 def memory_mb(
-    generator: Generator, base: Base, *, size: int, train: TrainSettings
+    generator: Generator, base: Space, *, size: int, train: TrainSettings
 ) -> tuple[float, float]:
     """Fixed memory and memory per sample of a training step in MB.
 
@@ -84,10 +102,7 @@ def memory_mb(
     everything = sum(p.numel() for p in generator.objective.parameters())
     fixed = trained * _BYTES[train.optimizer] + (everything - trained) * 4
     fixed += trained * 4 if train.ema_decay is not None else 0
-    side, channels = size // LATENT_FACTOR, int(base.unet.config["in_channels"])
-    width = int(base.unet.config["cross_attention_dim"])
-    length = int(base.tokenizer.model_max_length)
-    z = torch.empty(1, channels, side, side, device="meta")
+    z = torch.empty(1, *sample_shape(base, size), device="meta")
     batch = {
         "z0": z,
         "eps": z,
@@ -96,7 +111,7 @@ def memory_mb(
         # on the CPU: whether a sample counts in Eq. 12 is decided from its value
         "t": torch.full((1,), 999),
         "alpha_bar_t": torch.empty(1, device="meta"),
-        "c_text": torch.empty(1, length, width, device="meta"),
+        "c_text": torch.empty(1, *_text_shape(base), device="meta"),
     }
     own = {id(p) for p in generator.objective.parameters()}
     seen: dict[int, int] = {}

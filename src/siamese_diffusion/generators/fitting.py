@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 
 from siamese_diffusion.core.artifacts import remove_leftovers, require_free_space, text_sha256
@@ -28,7 +29,8 @@ from siamese_diffusion.generators.run_folder import (
 from siamese_diffusion.generators.settings import PRESETS, FitSettings
 from siamese_diffusion.generators.task import PairTask
 from siamese_diffusion.generators.tensors import pair_tensors
-from siamese_diffusion.models.base import LATENT_FACTOR, Base, load_base
+from siamese_diffusion.models.base import EMBEDDED, load_base
+from siamese_diffusion.models.pixels import PixelSpace, Space, sample_shape
 from siamese_diffusion.training.processes import (
     choose_device,
     first_process_first,
@@ -48,14 +50,14 @@ class FitPlan:
         settings: The resolved settings.
         folder: The training pairs.
         preview: Pairs of grids and validation losses; None takes the training pairs.
-        base: The loaded base.
+        base: The loaded base, or the generator's own space.
     """
 
     asked: Mapping[str, object]
     settings: FitSettings
     folder: PairFolder
     preview: PairFolder | None
-    base: Base
+    base: Space
 
 
 def resolve_settings(
@@ -103,7 +105,7 @@ def plan_fit(
     folder = PairFolder.open(root, split=split, prompt=settings.data.prompt)
     folder = _without_degenerate(folder, settings)
     preview = _preview_folder(folder, settings)
-    return FitPlan(asked, settings, folder, preview, load_base(base))
+    return FitPlan(asked, settings, folder, preview, _space(base, settings))
 
 
 def fit(
@@ -184,6 +186,8 @@ def run_plan(plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool
         elif processes.is_main_process:
             for part in (paths.root, paths.cache, paths.samples, paths.checkpoints):
                 remove_leftovers(part)
+        if not any(True for _ in generator.trained_parameters()):
+            return _finish(generator, paths, replace(info, max_steps=0), base_sha256)
         load = partial(
             pair_tensors,
             base,
@@ -209,20 +213,35 @@ def run_plan(plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool
     if trainer.average is not None:
         trainer.average.finish()
     if trainer.accelerator.is_main_process:
-        identity = save_model(paths, generator.modules, base_sha256=base_sha256)
-        write_run(
-            paths, replace(info, state=COMPLETE, model_sha256=identity, step=settings.train.steps)
-        )
+        _finish(generator, paths, info, base_sha256)
     trainer.accelerator.wait_for_everyone()
     return out
+
+
+def _finish(generator: Generator, paths: RunPaths, info: RunInfo, base_sha256: str) -> Path:
+    """Write the weights and mark the run as complete."""
+    identity = save_model(paths, generator.modules, base_sha256=base_sha256)
+    write_run(paths, replace(info, state=COMPLETE, model_sha256=identity, step=info.max_steps))
+    return paths.root
+
+
+def _space(base: str | Path, settings: FitSettings) -> Space:
+    """The generator's own space, or the base it asks for."""
+    own = generator_class(settings.generator).own_space(settings)
+    if own is not None and str(base) not in EMBEDDED:
+        raise ConfigError(
+            f"generator '{settings.generator}' works without a base, but '{base}' was given",
+            hint="leave out --base",
+        )
+    return own or load_base(base)
 
 
 def _bytes_of_run(plan: FitPlan, generator: Generator) -> int:
     """What a run will take on the disk: the data at training size, checkpoints and weights."""
     train, size = plan.settings.train, plan.settings.data.size
-    channels = int(plan.base.unet.config["in_channels"])
     # 8-bit image and mask; mean and deviation of the latents in float32
-    pair = 4 * size**2 + 8 * channels * (size // LATENT_FACTOR) ** 2
+    moments_kept = 0 if isinstance(plan.base, PixelSpace) else 8
+    pair = 4 * size**2 + moments_kept * prod(sample_shape(plan.base, size))
     pairs = len(plan.folder) + (len(plan.preview) if plan.preview else 0)
     trained = sum(p.numel() for _, p in generator.trained_parameters())
     moments = 8 if train.optimizer == "adamw" else 2

@@ -31,6 +31,7 @@ from siamese_diffusion.generators import GENERATORS
 from siamese_diffusion.generators.base import Generator
 from siamese_diffusion.generators.settings import FitSettings
 from siamese_diffusion.models.base import Base, load_base
+from siamese_diffusion.models.pixels import Space
 
 TRAINING, COMPLETE, IMPORTED = "training", "complete", "imported"
 _MODEL = "model.json"
@@ -213,7 +214,7 @@ class LoadedRun:
     paths: RunPaths
     info: RunInfo
     settings: FitSettings
-    base: Base
+    base: Space
     generator: Generator
 
 
@@ -235,19 +236,9 @@ def load_run(root: Path, *, base: str | None = None) -> LoadedRun:
             f"the training in '{root}' is not finished ({info.max_steps} steps asked)",
             hint="repeat its `siamdiff fit` command to continue it",
         )
-    reference = base or info.base["reference"]
-    assert reference is not None
-    carried = paths.base
-    if base is None and carried.is_dir():
-        loaded = load_base(carried)
-    else:
-        try:
-            loaded = load_base(reference)
-        except WeightsError as error:
-            raise WeightsError(
-                f"the base of run '{root}' cannot be loaded: {error.message}",
-                hint="say where it is now with --base",
-            ) from error
+    own = generator_class(info.generator).own_space(settings)
+    loaded = own if own is not None else _base_of(paths, info, base)
+    reference = loaded.reference
     if loaded.sha256 != info.base["sha256"]:
         raise WeightsError(
             f"base '{reference}' is not the one that run '{root}' was trained on "
@@ -258,6 +249,21 @@ def load_run(root: Path, *, base: str | None = None) -> LoadedRun:
     load_model(paths, generator.modules)
     generator.objective.requires_grad_(False).eval()
     return LoadedRun(paths, info, settings, loaded, generator)
+
+
+def _base_of(paths: RunPaths, info: RunInfo, base: str | None) -> Base:
+    """The base of a run: where it is said to be, carried inside the run, or where it was."""
+    reference = base or info.base["reference"]
+    assert reference is not None
+    if base is None and paths.base.is_dir():
+        return load_base(paths.base)
+    try:
+        return load_base(reference)
+    except WeightsError as error:
+        raise WeightsError(
+            f"the base of run '{paths.root}' cannot be loaded: {error.message}",
+            hint="say where it is now with --base",
+        ) from error
 
 
 def _short(value: object) -> str:

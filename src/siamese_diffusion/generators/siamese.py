@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,10 @@ from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.diffusion.ddim import ddim_sample
 from siamese_diffusion.diffusion.guidance import guide
 from siamese_diffusion.diffusion.schedule import add_noise
+from siamese_diffusion.generators.base import Defaults
 from siamese_diffusion.generators.settings import FitSettings, SiameseFitSettings
 from siamese_diffusion.models.base import Base
+from siamese_diffusion.models.pixels import Space
 from siamese_diffusion.models.siamese import SiameseNetwork
 from siamese_diffusion.objectives.siamese import siamese_terms
 
@@ -35,10 +38,10 @@ class SiameseObjective(nn.Module):
         )
 
 
-class Siamese:
+class Siamese(Defaults):
     """Mask-Diffusion and Image-Diffusion in training, Mask-Diffusion alone in sampling."""
 
-    Settings = SiameseFitSettings
+    Settings: ClassVar[type[FitSettings]] = SiameseFitSettings
 
     def __init__(self, network: SiameseNetwork, settings: SiameseFitSettings, base: Base) -> None:
         self.network = network
@@ -50,7 +53,7 @@ class Siamese:
         )
 
     @classmethod
-    def build(cls, settings: FitSettings, base: Base) -> Siamese:
+    def build(cls, settings: FitSettings, base: Space) -> Self:
         """Attach a fresh control branch to the base's U-Net.
 
         Raises:
@@ -58,6 +61,7 @@ class Siamese:
         """
         if not isinstance(settings, SiameseFitSettings):
             raise ConfigError(f"generator 'siamese' got settings of '{settings.generator}'")
+        assert isinstance(base, Base)  # it has no space of its own
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.train.seed)
             network = SiameseNetwork(base.unet, settings.model)

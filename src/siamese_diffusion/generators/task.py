@@ -17,8 +17,8 @@ from siamese_diffusion.generators.base import Generator
 from siamese_diffusion.generators.model_card import tile
 from siamese_diffusion.generators.settings import FitSettings
 from siamese_diffusion.generators.tensors import PairTensors
-from siamese_diffusion.models.base import Base
-from siamese_diffusion.models.latents import decode, to_uint8
+from siamese_diffusion.models.latents import to_uint8
+from siamese_diffusion.models.pixels import Space, place_decoder, to_images
 
 VALIDATION_BINS = 5  # of 200 timesteps; the first is that of Online-Augmentation
 
@@ -38,7 +38,7 @@ class PairTask:
     def __init__(
         self,
         generator: Generator,
-        base: Base,
+        base: Space,
         pairs: PairTensors,
         preview: PairTensors,
         *,
@@ -62,7 +62,7 @@ class PairTask:
         settings, pairs = self._settings, self._pairs
         seed, n = settings.train.seed, len(pairs)
         rows = sample_order(seed, step, positions, n=n, batch_size=settings.train.batch_size)
-        shape = tuple(pairs.mean.shape[1:])
+        shape = pairs.shape
         posterior, eps, times, prompts = [], [], [], []
         for position, row in zip(positions, rows, strict=True):
             draws = stream(seed, "train", step, position)
@@ -87,7 +87,7 @@ class PairTask:
         pairs, preview = self._preview, self._settings.preview
         rows = list(range(min(preview.validation_pairs, len(pairs))))
         width = len(self._alpha_bar) // VALIDATION_BINS
-        shape = tuple(pairs.mean.shape[1:])
+        shape = pairs.shape
         values: dict[str, float] = {}
         for b in range(VALIDATION_BINS):
             losses = []
@@ -108,7 +108,7 @@ class PairTask:
         """Write the grid: masks, real images, samples at fixed seeds."""
         pairs, preview = self._preview, self._settings.preview
         n = min(preview.pairs, len(pairs))
-        shape = tuple(pairs.mean.shape[1:])
+        shape = pairs.shape
         noise = torch.stack([normal(shape, preview.seed, "preview", i) for i in range(n)])
         latents = self._generator.sample_latents(
             _as_hint(pairs.mask[:n]).to(device),
@@ -118,8 +118,8 @@ class PairTask:
             steps=preview.steps,
             guidance_scale=preview.guidance_scale,
         )
-        self._base.vae.to(device)
-        drawn = to_uint8(decode(self._base.vae, latents)).numpy()
+        place_decoder(self._base, device)
+        drawn = to_uint8(to_images(self._base, latents)).numpy()
         masks = pairs.mask[:n].numpy()[..., None].repeat(3, axis=-1)
         real = pairs.image[:n].permute(0, 2, 3, 1).numpy()
         path = self._paths.sample_grid(step)
@@ -149,7 +149,7 @@ class PairTask:
     ) -> dict[str, Tensor]:
         chosen = list(rows)
         batch = {
-            "z0": pairs.mean[chosen] + pairs.std[chosen] * posterior,
+            "z0": pairs.z0(chosen, posterior),
             "eps": eps,
             "t": t,
             "alpha_bar_t": self._alpha_bar[t],

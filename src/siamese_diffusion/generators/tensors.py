@@ -23,8 +23,8 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.core.weights import store_tensors
 from siamese_diffusion.data.pairs import PairFolder, load_arrays
-from siamese_diffusion.models.base import Base
 from siamese_diffusion.models.latents import encode_moments
+from siamese_diffusion.models.pixels import PixelSpace, Space
 
 _BATCH = 8
 
@@ -36,7 +36,8 @@ class PairTensors:
     Attributes:
         image: (N, 3, S, S) uint8.
         mask: (N, S, S) uint8 {0, 255}.
-        mean, std: Moments of the scaled latents, (N, C, S/8, S/8) float32.
+        mean, std: Moments of the scaled latents, (N, C, S/8, S/8) float32; empty in pixel space,
+            where the image itself is what is diffused.
         context: Embeddings of the distinct prompts, (P, L, D) float32; the first is the empty one.
         prompt: Row of `context` for each pair, (N,) long.
     """
@@ -51,9 +52,20 @@ class PairTensors:
     def __len__(self) -> int:
         return len(self.mask)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one clean sample, (C, h, w)."""
+        return tuple((self.mean if self.mean.numel() else self.image).shape[1:])
+
+    def z0(self, rows: list[int], posterior: Tensor) -> Tensor:
+        """Clean samples of some rows, (B, C, h, w); `posterior` is standard normal."""
+        if self.mean.numel():
+            return self.mean[rows] + self.std[rows] * posterior
+        return self.image[rows].float() / 127.5 - 1
+
 
 def pair_tensors(
-    base: Base,
+    base: Space,
     folder: PairFolder,
     *,
     size: int,
@@ -81,13 +93,29 @@ def pair_tensors(
 
 @torch.no_grad()
 def _compute(
-    base: Base, folder: PairFolder, *, size: int, device: torch.device, quiet: bool
+    base: Space, folder: PairFolder, *, size: int, device: torch.device, quiet: bool
 ) -> PairTensors:
     images, masks = load_arrays(folder, size)
     assert images is not None and masks is not None
     image = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     prompts = ["", *sorted({pair.prompt for pair in folder.pairs} - {""})]
     context = base.embed(prompts).cpu()
+    mean, std = _moments(base, image, device=device, quiet=quiet)
+    return PairTensors(
+        image=image,
+        mask=torch.from_numpy(masks),
+        mean=mean,
+        std=std,
+        context=context.contiguous(),
+        prompt=torch.tensor([prompts.index(pair.prompt) for pair in folder.pairs]),
+    )
+
+
+def _moments(
+    base: Space, image: Tensor, *, device: torch.device, quiet: bool
+) -> tuple[Tensor, Tensor]:
+    if isinstance(base, PixelSpace):
+        return torch.empty(0), torch.empty(0)
     base.vae.to(device)
     means, stds = [], []
     with ProgressBar("latents", len(image), enabled=not quiet) as bar:
@@ -97,11 +125,4 @@ def _compute(
             means.append(mean.float().cpu())
             stds.append(std.float().cpu())
             bar.advance_to(min(start + _BATCH, len(image)))
-    return PairTensors(
-        image=image,
-        mask=torch.from_numpy(masks),
-        mean=torch.cat(means).contiguous(),
-        std=torch.cat(stds).contiguous(),
-        context=context.contiguous(),
-        prompt=torch.tensor([prompts.index(pair.prompt) for pair in folder.pairs]),
-    )
+    return torch.cat(means).contiguous(), torch.cat(stds).contiguous()

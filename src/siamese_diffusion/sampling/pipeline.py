@@ -17,7 +17,8 @@ from siamese_diffusion.data.images import Levels, read_levels, resize_mask
 from siamese_diffusion.data.masks import binarise, detect_rule
 from siamese_diffusion.generators.base import move
 from siamese_diffusion.generators.run_folder import LoadedRun, load_run
-from siamese_diffusion.models.latents import decode, to_uint8
+from siamese_diffusion.models.latents import to_uint8
+from siamese_diffusion.models.pixels import place_decoder, sample_shape, to_images
 from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, MAX_STEPS, STEPS
 from siamese_diffusion.training.processes import choose_device
 
@@ -50,7 +51,7 @@ class SiameseDiffusionPipeline:
         self.run = loaded.paths.root
         self._embedded: dict[str, Tensor] = {}
         move(loaded.generator, device, self._dtype)
-        loaded.base.vae.to(device=device)
+        place_decoder(loaded.base, device)
 
     @classmethod
     def from_pretrained(
@@ -137,8 +138,7 @@ class SiameseDiffusionPipeline:
         guidance_scale: float,
     ) -> list[Image.Image]:
         base, device, dtype = self._loaded.base, self._device, self._dtype
-        side = self.size // 8
-        shape = (int(base.unet.config["in_channels"]), side, side)
+        shape = sample_shape(base, self.size)
         noise = torch.stack([normal(shape, seed, "sample") for seed in seeds])
         hint = torch.from_numpy(np.stack(masks) > 127).float().unsqueeze(1).expand(-1, 3, -1, -1)
         with torch.autocast(device.type, enabled=False):
@@ -150,7 +150,7 @@ class SiameseDiffusionPipeline:
                 steps=steps,
                 guidance_scale=guidance_scale,
             )
-            images = decode(base.vae, latents.float())
+            images = to_images(base, latents.float())
         return [Image.fromarray(image) for image in to_uint8(images).numpy()]
 
     def _embed(self, prompt: str) -> Tensor:
