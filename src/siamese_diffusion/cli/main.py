@@ -123,7 +123,9 @@ def fit(
         str | None, typer.Option(help="Split list; default: train if there is one, else all.")
     ] = None,
     generator: Annotated[str | None, typer.Option(help="Method; default siamese.")] = None,
-    preset: Annotated[str | None, typer.Option(help="paper (default) or small.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="paper (default), small, or more, joined by commas.")
+    ] = None,
     config: Config = None,
     set_: Set = None,
     device: Device = None,

@@ -50,11 +50,11 @@ def asked(
     overrides: Sequence[str] = (),
 ) -> dict[str, object]:
     """The merged mapping as asked, before defaults and validation."""
-    merged: dict[str, object] = _merge({}, dict(preset or {}))
+    merged: dict[str, object] = overlay({}, dict(preset or {}))
     if file is not None:
-        merged = _merge(merged, read_yaml(file))
+        merged = overlay(merged, read_yaml(file))
     for override in overrides:
-        merged = _merge(merged, parse_override(override))
+        merged = overlay(merged, parse_override(override))
     return merged
 
 
@@ -65,7 +65,7 @@ def build(cls: type[T], content: Mapping[str, object]) -> T:
     (pydantic alone would fall back to the section's class).
     """
     try:
-        return cls.model_validate(_merge(cls().model_dump(), content))
+        return cls.model_validate(overlay(cls().model_dump(), content))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(cls, problem) for problem in error.errors())) from None
 
@@ -146,12 +146,13 @@ def nearest(name: str, choices: Sequence[str]) -> str:
     return f"; did you mean '{found[0]}'?" if found else ""
 
 
-def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+def overlay(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    """A nested mapping with the values of another over it, section by section."""
     merged = dict(base)
     for key, value in over.items():
         current = merged.get(key)
         if isinstance(current, Mapping) and isinstance(value, Mapping):
-            merged[key] = _merge(current, value)
+            merged[key] = overlay(current, value)
         else:
             merged[key] = value
     return merged

@@ -6,5 +6,6 @@ GENERATORS = Registry(
     "generator",
     {
         "siamese": "siamese_diffusion.generators.siamese:Siamese",
+        "controlnet": "siamese_diffusion.generators.controlnet:ControlNet",
     },
 )

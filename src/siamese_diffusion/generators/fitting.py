@@ -11,7 +11,7 @@ from pathlib import Path
 
 from siamese_diffusion.core.artifacts import remove_leftovers, require_free_space, text_sha256
 from siamese_diffusion.core.config import asked as merge
-from siamese_diffusion.core.config import build, nearest, to_yaml
+from siamese_diffusion.core.config import build, nearest, overlay, to_yaml
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.data.pairs import PairFolder
@@ -72,18 +72,21 @@ def resolve_settings(
     Raises:
         ConfigError: For an unknown preset, generator or key, or an impossible value.
     """
-    if preset is not None and preset not in PRESETS:
-        raise ConfigError(
-            f"unknown preset '{preset}'{nearest(preset, list(PRESETS))}",
-            hint=f"choose one of: {', '.join(PRESETS)}",
-        )
     # A resolved config file says everything; a preset under it would only be noise.
-    start = PRESETS[preset] if preset else ({} if config else PRESETS["paper"])
-    content = merge(start, file=config, overrides=overrides)
+    names = preset.split(",") if preset else ([] if config else ["paper"])
+    content: dict[str, object] = {}
+    for name in names:
+        if name not in PRESETS:
+            raise ConfigError(
+                f"unknown preset '{name}'{nearest(name, list(PRESETS))}",
+                hint=f"choose from: {', '.join(PRESETS)}; several are joined by commas",
+            )
+        content = overlay(content, PRESETS[name])
+    content = merge(content, file=config, overrides=overrides)
     if generator is not None:
         content["generator"] = generator
-    name = str(content.get("generator", "siamese"))
-    return content, build(generator_class(name).Settings, {**content, "generator": name})
+    chosen = str(content.get("generator", "siamese"))
+    return content, build(generator_class(chosen).Settings, {**content, "generator": chosen})
 
 
 def plan_fit(
@@ -129,7 +132,7 @@ def fit(
         base: "tiny", a diffusers folder, a single file or a hub id.
         split: Split list; None takes `train` if there is one, else every pair.
         generator: Name of the method; None takes the config's, "siamese" by default.
-        preset: "paper" (default) or "small".
+        preset: "paper" (default), "small", or several names of `PRESETS` joined by commas.
         config: YAML file over the preset.
         overrides: `a.b=value` over both.
         device: "cpu" or "cuda"; None takes what is there.

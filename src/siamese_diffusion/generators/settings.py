@@ -45,8 +45,9 @@ class SiameseFitSettings(FitSettings):
     objective: SiameseSettings = SiameseSettings()
 
 
-# Named starting points for `fit`; every key can still be overridden. `paper` is Sec. 4.2 of the
-# paper (all defaults); the paper trains 1,500 iterations on sets of about 300 images.
+# Named starting points for `fit`, joined by commas where several are wanted; every key can still be
+# overridden. `paper` is Sec. 4.2 of the paper (all defaults of the generator); the paper trains
+# 1,500 iterations on sets of about 300 images.
 PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
     "small": {
@@ -62,6 +63,35 @@ PRESETS: dict[str, dict[str, object]] = {
         },
         "preview": {"steps": 25, "guidance_scale": 2.0},
     },
+}
+
+
+def _ablation(*, dense: bool = False, online: bool = False, w_c: float = 0.0) -> dict[str, object]:
+    """A row of Table 5. L_i is on where a component rests on Image-Diffusion; the paper is silent.
+
+    Without L_i nothing would train the image's path, and eps^mix would be no anchor.
+    """
+    return {
+        "model": {"hint": "dense" if dense else "sparse"},
+        "objective": {
+            "image_pass": online or w_c > 0,
+            "consistency_weight": w_c,
+            "online_augment": online,
+        },
+    }
+
+
+# The eight settings of Table 5: Dense Hint Input x Online-Augmentation x L_c. Which of 5 to 7 is
+# which follows from Sec. 5.3.1 (6 has Online-Augmentation, 7 has L_c, both with DHI).
+PRESETS |= {
+    "table5-1": _ablation(),
+    "table5-2": _ablation(dense=True),
+    "table5-3": _ablation(online=True),
+    "table5-4": _ablation(w_c=1.0),
+    "table5-5": _ablation(online=True, w_c=1.0),
+    "table5-6": _ablation(dense=True, online=True),
+    "table5-7": _ablation(dense=True, w_c=1.0),
+    "table5-ours": _ablation(dense=True, online=True, w_c=1.0),
 }
 
 
