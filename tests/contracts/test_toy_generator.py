@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,8 @@ class Toy(Denoiser[nn.Sequential]):
         first = nn.Conv2d(4 + 3, settings.width, 3, padding=1)
         return nn.Sequential(first, nn.SiLU(), nn.Conv2d(settings.width, 4, 3, padding=1))
 
-    def condition(self, mask: Tensor) -> Condition:
-        return (F.avg_pool2d(mask, 8),)
+    def condition(self, given: Mapping[str, Tensor]) -> Condition:
+        return (F.avg_pool2d(given["mask"], 8),)
 
     def predict(self, zt: Tensor, t: Tensor, c_text: Tensor, condition: Condition) -> Tensor:
         eps: Tensor = self.network(torch.cat([zt, *condition], 1))

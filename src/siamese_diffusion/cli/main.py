@@ -170,6 +170,10 @@ def sample(
         bool, typer.Option("--exact", help="One at a time: same bits for any batch size.")
     ] = False,
     prompt: Annotated[str | None, typer.Option(help="Default: the prompt of training.")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="The masks' images, for methods that need them: close copies result."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML ranges of the random recipe.")
     ] = None,
@@ -201,6 +205,7 @@ def sample(
         base=base,
         device=device,
         prompt=prompt,
+        images=images,
     )
     for warning in done.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -6,6 +6,8 @@ GENERATORS = Registry(
     "generator",
     {
         "siamese": "siamese_diffusion.generators.siamese:Siamese",
+        "copy-paste": "siamese_diffusion.generators.copy_paste:CopyPaste",
         "controlnet": "siamese_diffusion.generators.controlnet:ControlNet",
+        "controlnet-mi": "siamese_diffusion.generators.controlnet_mi:ControlNetMI",
     },
 )

@@ -6,13 +6,15 @@ Trainer, checkpoints, logs, bulk sampling, manifest and seeds are inherited by w
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from siamese_diffusion.generators.settings import FitSettings
+from siamese_diffusion.core.errors import ConfigError
+from siamese_diffusion.generators.settings import CLOSE_COPY, FitSettings
 from siamese_diffusion.models.pixels import PixelSpace, Space
 
 Control: TypeAlias = Literal["mask", "mask+image"]
@@ -22,8 +24,7 @@ class Defaults:
     """What most generators have in common; inherit it and say only what differs.
 
     Attributes:
-        control: What an image is sampled from. Only `sample_from_pairs` of a generator that says
-            "mask+image" is ever given images.
+        control: What an image is sampled from; "mask+image" comes with `FromPairs`.
         nature: What its images are, for manifest and PNG text: "synthetic", or how near to real
             ones they are.
     """
@@ -35,6 +36,52 @@ class Defaults:
     def own_space(cls, settings: FitSettings) -> PixelSpace | None:
         """What it works on instead of a base; None asks for a base."""
         return None
+
+
+class FromPairs(Defaults, ABC):
+    """A method that samples from a mask and its image: the outputs stay close to that image.
+
+    It is openly another kind than one that samples from masks: other pipelines, another command
+    line, another mark in the manifest. Kinds to come (own masks, lesion-free backgrounds) are
+    further classes beside this one.
+    """
+
+    control = "mask+image"
+    nature = CLOSE_COPY
+
+    @abstractmethod
+    def sample_from_pairs(
+        self,
+        mask: Tensor,
+        image: Tensor,
+        c_text: Tensor,
+        c_empty: Tensor,
+        noise: Tensor,
+        *,
+        steps: int,
+        guidance_scale: float,
+    ) -> Tensor:
+        """Latents (B, C, h, w) for masks (B, 3, H, W) in {0, 1} and images, same, in [0, 1]."""
+
+    def sample_latents(
+        self,
+        mask: Tensor,
+        c_text: Tensor,
+        c_empty: Tensor,
+        noise: Tensor,
+        *,
+        steps: int,
+        guidance_scale: float,
+    ) -> Tensor:
+        """Refuse: no image can be given here.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} samples from masks and images, but only masks were given",
+            hint="give the images of the masks: siamdiff sample RUN --masks DATA --images DATA",
+        )
 
 
 class Generator(Protocol):
@@ -90,6 +137,27 @@ class Generator(Protocol):
     ) -> Tensor:
         """Latents (B, C, h, w) for masks (B, 3, H, W) in {0, 1}; no image can be given."""
         ...
+
+
+def draw(
+    generator: Generator,
+    mask: Tensor,
+    image: Tensor | None,
+    c_text: Tensor,
+    c_empty: Tensor,
+    noise: Tensor,
+    *,
+    steps: int,
+    guidance_scale: float,
+) -> Tensor:
+    """Sample by whatever a generator is sampled from; the image goes to `FromPairs` alone."""
+    if isinstance(generator, FromPairs) and image is not None:
+        return generator.sample_from_pairs(
+            mask, image, c_text, c_empty, noise, steps=steps, guidance_scale=guidance_scale
+        )
+    return generator.sample_latents(
+        mask, c_text, c_empty, noise, steps=steps, guidance_scale=guidance_scale
+    )
 
 
 def move(generator: Generator, device: torch.device, dtype: torch.dtype | None = None) -> None:

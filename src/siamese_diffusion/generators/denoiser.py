@@ -77,8 +77,12 @@ class Denoiser(Defaults, ABC, Generic[NetworkT]):
         """The network; parameters that require gradient are trained."""
 
     @abstractmethod
-    def condition(self, mask: Tensor) -> Condition:
-        """What a mask (B, 3, H, W) in {0, 1} gives to every prediction."""
+    def condition(self, given: Mapping[str, Tensor]) -> Condition:
+        """What `given["mask"]`, (B, 3, H, W) in {0, 1}, gives to every prediction.
+
+        `given["image"]`, same shape in [0, 1], is there in training if `needs_images` and in
+        sampling for `FromPairs` alone.
+        """
 
     @abstractmethod
     def predict(self, zt: Tensor, t: Tensor, c_text: Tensor, condition: Condition) -> Tensor:
@@ -91,7 +95,7 @@ class Denoiser(Defaults, ABC, Generic[NetworkT]):
     def training_prediction(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Prediction on the noised batch under its mask, as in sampling."""
         zt = add_noise(batch["z0"], batch["eps"], batch["alpha_bar_t"])
-        return self.predict(zt, batch["t"], batch["c_text"], self.condition(batch["mask"]))
+        return self.predict(zt, batch["t"], batch["c_text"], self.condition(batch))
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
@@ -118,7 +122,7 @@ class Denoiser(Defaults, ABC, Generic[NetworkT]):
         guidance_scale: float,
     ) -> Tensor:
         """DDIM under the condition of a mask; shapes as in `generators.base.Generator`."""
-        predict = self.guided(self.condition(mask), c_text, c_empty, guidance_scale)
+        predict = self.guided(self.condition({"mask": mask}), c_text, c_empty, guidance_scale)
         return ddim_sample(predict, noise, self.alpha_bar.to(noise.device), steps)
 
     def guided(

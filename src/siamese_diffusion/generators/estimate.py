@@ -33,8 +33,18 @@ def describe(plan: FitPlan) -> str:
     per_epoch = n // train.batch_size
     epochs = train.steps / per_epoch if per_epoch else train.steps * train.batch_size / n
     micro = train.micro_batch_size or train.batch_size
-    fixed, per_sample = memory_mb(generator, base, size=settings.data.size, train=train)
-    total_mb = fixed + micro * per_sample
+    if any(True for _ in generator.trained_parameters()):
+        fixed, per_sample = memory_mb(generator, base, size=settings.data.size, train=train)
+        job = [
+            f"steps: {train.steps} of {train.batch_size} (effective batch; micro-batch {micro}, "
+            f"accumulation {train.batch_size // micro} on one process), "
+            f"{per_epoch or 'less than 1'} steps per epoch, {epochs:.1f} epochs",
+            f"memory: about {fixed + micro * per_sample:,.0f} MB on the device ({fixed:,.0f} MB "
+            f"for weights, gradients and optimizer, {per_sample:,.0f} MB per sample of the "
+            "micro-batch; counted from saved tensors, without temporaries of single operations)",
+        ]
+    else:
+        job = ["steps: none, there is nothing to train"]
     return "\n".join(
         [
             to_yaml(settings).rstrip(),
@@ -45,12 +55,7 @@ def describe(plan: FitPlan) -> str:
             f"prompt: {plan.folder.pairs[0].prompt}",
             _told(plan.base),
             *parts,
-            f"steps: {train.steps} of {train.batch_size} (effective batch; micro-batch {micro}, "
-            f"accumulation {train.batch_size // micro} on one process), "
-            f"{per_epoch or 'less than 1'} steps per epoch, {epochs:.1f} epochs",
-            f"memory: about {total_mb:,.0f} MB on the device ({fixed:,.0f} MB for weights, "
-            f"gradients and optimizer, {per_sample:,.0f} MB per sample of the micro-batch; counted "
-            "from saved tensors, without temporaries of single operations)",
+            *job,
         ]
     )
 

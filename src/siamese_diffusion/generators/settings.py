@@ -12,6 +12,10 @@ from siamese_diffusion.models.settings import ModelSettings, SmallBaseSettings
 from siamese_diffusion.objectives.settings import SiameseSettings
 from siamese_diffusion.training.settings import TrainSettings
 
+# What images are that were sampled from real ones, for manifest and PNG text.
+CLOSE_COPY = "close copy of a real image"
+COPY = "copy of a real image"
+
 
 class PreviewSettings(Settings):
     """The sample grids and validation losses of a training."""

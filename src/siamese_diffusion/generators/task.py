@@ -13,7 +13,7 @@ from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.seeding import generator as stream
 from siamese_diffusion.core.seeding import normal
 from siamese_diffusion.data.order import sample_order
-from siamese_diffusion.generators.base import Generator
+from siamese_diffusion.generators.base import Generator, draw
 from siamese_diffusion.generators.model_card import tile
 from siamese_diffusion.generators.settings import FitSettings
 from siamese_diffusion.generators.tensors import PairTensors
@@ -110,8 +110,10 @@ class PairTask:
         n = min(preview.pairs, len(pairs))
         shape = pairs.shape
         noise = torch.stack([normal(shape, preview.seed, "preview", i) for i in range(n)])
-        latents = self._generator.sample_latents(
+        latents = draw(
+            self._generator,
             _as_hint(pairs.mask[:n]).to(device),
+            pairs.image[:n].to(device).float() / 255,
             pairs.context[pairs.prompt[:n]].to(device),
             pairs.context[:1].expand(n, -1, -1).to(device),
             noise.to(device),

@@ -49,14 +49,21 @@ class DenseHintInput(nn.Module):
     Args:
         out_width: Channels of the control branch's first convolution (320 for SD 1.5).
         widths: Five stage widths; the paper's are 16, 32, 64, 128, 256.
+        channels: Of the input; 3 in the paper.
 
     Source: Siamese-Diffusion (CVPR 2025), Sec. 3.4; layer order of the authors' release.
     """
 
-    def __init__(self, out_width: int, widths: tuple[int, ...] = (16, 32, 64, 128, 256)) -> None:
+    def __init__(
+        self,
+        out_width: int,
+        widths: tuple[int, ...] = (16, 32, 64, 128, 256),
+        *,
+        channels: int = 3,
+    ) -> None:
         super().__init__()
         w1, w2, w3, w4, w5 = widths
-        self.conv1 = nn.Conv2d(3, w1, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, w1, 3, padding=1)
         self.block1 = ResidualBlock(w1)
         self.conv2 = nn.Conv2d(w1, w2, 3, padding=1)
         self.block2 = ResidualBlock(w2)

@@ -22,10 +22,18 @@ def hint_widths(settings: ModelSettings, first_width: int) -> tuple[int, ...]:
     return scaled_widths(full, first_width)
 
 
-def build_hint(settings: ModelSettings, first_width: int) -> nn.Module:
-    """A fresh hint input whose last convolution is zero: it adds nothing before training."""
+def build_hint(settings: ModelSettings, first_width: int, *, channels: int = 3) -> nn.Module:
+    """A fresh hint input whose last convolution is zero: it adds nothing before training.
+
+    Args:
+        settings: Which one, and its widths.
+        first_width: Output channels.
+        channels: Input channels, 3 for a mask or an image, 6 for both on top of each other.
+    """
     widths = hint_widths(settings, first_width)
     if settings.hint == "dense":
-        return DenseHintInput(first_width, widths)
-    hint: nn.Module = ControlNetConditioningEmbedding(first_width, block_out_channels=widths)
+        return DenseHintInput(first_width, widths, channels=channels)
+    hint: nn.Module = ControlNetConditioningEmbedding(
+        first_width, conditioning_channels=channels, block_out_channels=widths
+    )
     return hint

@@ -204,9 +204,11 @@ class _Decoder(nn.Module):
         self.head = _Head(unet)
 
 
-def fresh_control(unet: UNet2DConditionModel, settings: ModelSettings) -> ControlNetModel:
+def fresh_control(
+    unet: UNet2DConditionModel, settings: ModelSettings, *, channels: int = 3
+) -> ControlNetModel:
     """A control branch copied from the U-Net's encoder, with fresh hint and zero convolutions."""
     first_width = int(unet.config["block_out_channels"][0])
     control = ControlNetModel.from_unet(unet, load_weights_from_unet=True)
-    control.controlnet_cond_embedding = build_hint(settings, first_width)
+    control.controlnet_cond_embedding = build_hint(settings, first_width, channels=channels)
     return control

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from siamese_diffusion.core.artifacts import make_folder, remove_leftovers, sync_folder
 from siamese_diffusion.core.config import build
 from siamese_diffusion.core.folders import SyntheticPaths
+from siamese_diffusion.core.artifacts import (
+    RunPaths,
+    SyntheticPaths,
+    make_folder,
+    remove_leftovers,
+    sync_folder,
+)
+from siamese_diffusion.core.config import build
+from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.data.settings import RandomRecipe
@@ -25,7 +34,11 @@ from siamese_diffusion.sampling.folder import (
 from siamese_diffusion.sampling.plan import Plan, make_plan
 from siamese_diffusion.sampling.provenance import complete_manifest
 from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, STEPS, SampleSettings
-from siamese_diffusion.sampling.worker import MaskToImage, Worker, signals_noted
+from siamese_diffusion.sampling.worker import MaskToImage, PairToImage, Worker, signals_noted
+
+if TYPE_CHECKING:
+    from siamese_diffusion.sampling.pair_pipeline import PairPipeline
+    from siamese_diffusion.sampling.pipeline import SiameseDiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ def sample(
     device: str | None = None,
     prompt: str | None = None,
     progress: bool = True,
+    images: Path | str | None = None,
 ) -> SampleSummary:
     """Make a synthetic set from a trained run and a folder of masks; repeat it to continue.
 
@@ -89,9 +103,11 @@ def sample(
         device: Torch device; None takes the best.
         prompt: Prompt of every image; None takes the run's.
         progress: Show progress on standard error.
+        images: Folder with the masks' images, for generators that are controlled by both; their
+            results are close copies and are marked as such.
 
     Raises:
-        ConfigError: If a setting is impossible.
+        ConfigError: If a setting is impossible, or images are missing or given for nothing.
         DataError: If the masks cannot be used.
         OutputError: If `out` holds something else or cannot be written.
         Interrupted: After SIGTERM or SIGINT, with the current batch written.
@@ -112,16 +128,45 @@ def sample(
     # What can be refused without the model is refused before it is loaded.
     refuse_foreign_folder(SyntheticPaths(Path(out)))
     PairFolder.open(Path(masks), split=split, need="masks")
-    from siamese_diffusion.sampling.pipeline import SiameseDiffusionPipeline
-
-    pipeline = SiameseDiffusionPipeline.from_pretrained(run, base=base, device=device)
+    kind = _pipeline_class(Path(run), images)
+    pipeline = kind.from_pretrained(run, base=base, device=device)
     return sample_with(
-        pipeline, masks, out, settings=settings, split=split, prompt=prompt, progress=progress
+        pipeline,
+        masks,
+        out,
+        settings=settings,
+        split=split,
+        prompt=prompt,
+        progress=progress,
+        images=images,
     )
 
 
+def _pipeline_class(
+    run: Path, images: Path | str | None
+) -> type[SiameseDiffusionPipeline] | type[PairPipeline]:
+    """The pipeline for what a run is controlled by; refuses images missing or given for nothing."""
+    from siamese_diffusion.generators.run_folder import generator_class, read_run
+    from siamese_diffusion.sampling.pair_pipeline import PairPipeline
+    from siamese_diffusion.sampling.pipeline import SiameseDiffusionPipeline
+
+    name = read_run(RunPaths(run))[0].generator
+    takes_images = generator_class(name).control == "mask+image"
+    if takes_images and images is None:
+        raise ConfigError(
+            f"generator '{name}' samples from masks and their images, but no images were given",
+            hint="add --images FOLDER with the image of every mask; the results are close copies",
+        )
+    if images is not None and not takes_images:
+        raise ConfigError(
+            f"generator '{name}' samples from masks alone, but the images of '{images}' were given",
+            hint="leave out --images",
+        )
+    return PairPipeline if takes_images else SiameseDiffusionPipeline
+
+
 def sample_with(
-    pipeline: MaskToImage,
+    pipeline: MaskToImage | PairToImage,
     masks: Path | str,
     out: Path | str,
     *,
@@ -129,12 +174,14 @@ def sample_with(
     split: str | None = None,
     prompt: str | None = None,
     progress: bool = True,
+    images: Path | str | None = None,
 ) -> SampleSummary:
     """`sample` with a pipeline that is already loaded; errors and meaning as there."""
     settings = settings or SampleSettings()
     paths = SyntheticPaths(Path(out))
     refuse_foreign_folder(paths)
     folder = PairFolder.open(Path(masks), split=split, need="masks")
+    pictures = None if images is None else PairFolder.open(Path(images), need="images")
     plan = make_plan(
         folder,
         settings,
@@ -142,6 +189,8 @@ def sample_with(
         model_sha256=pipeline.model_sha256,
         prompt=pipeline.prompt if prompt is None else prompt,
         run=pipeline.run,
+        images=pictures,
+        nature=getattr(pipeline, "nature", "synthetic"),
     )
     claims = Claims(paths.claims)
     lock = claims.hold("plan")
@@ -153,7 +202,7 @@ def sample_with(
     make_folder(paths.images)
     make_folder(paths.masks)
     with signals_noted() as signals, ProgressBar("sample", len(plan.items), enabled=progress) as b:
-        worker = Worker(pipeline, folder, plan, paths, claims, settings, signals, b)
+        worker = Worker(pipeline, folder, plan, paths, claims, settings, signals, b, pictures)
         try:
             worker.work()
         except BaseException:

@@ -117,22 +117,28 @@ def _refuse_other_plan(
     if old_header.get("format") != FORMAT:
         changes.insert(0, f"format: {old_header.get('format')} -> {FORMAT}")
     if not changes and old_header.get("plan_sha256") != new_header["plan_sha256"]:
-        changes = _changed_masks(paths, plan)
+        changes = _changed_files(paths, plan)
     if changes:
         raise OutputError(
             f"'{paths.root}' holds another plan ({'; '.join(changes)})", hint=_CONTINUE
         )
 
 
-def _changed_masks(paths: SyntheticPaths, plan: Plan) -> list[str]:
-    old = {str(record["source"]): record["source_sha256"] for record in read_jsonl(paths.plan)}
-    new = {item.source: item.source_sha256 for item in plan.items}
-    kinds = {
-        "masks added": sorted(new.keys() - old.keys()),
-        "masks removed": sorted(old.keys() - new.keys()),
-        "masks changed": sorted(key for key in old.keys() & new.keys() if old[key] != new[key]),
-    }
-    found = [f"{kind}: {some_names(names)}" for kind, names in kinds.items() if names]
+def _changed_files(paths: SyntheticPaths, plan: Plan) -> list[str]:
+    recorded = list(read_jsonl(paths.plan))
+    current = [item.record() for item in plan.items]
+    found = []
+    for what, name in (("masks", "source"), ("images", "reference")):
+        old, new = (
+            {str(r[name]): r[f"{name}_sha256"] for r in records if name in r}
+            for records in (recorded, current)
+        )
+        kinds = {
+            f"{what} added": sorted(new.keys() - old.keys()),
+            f"{what} removed": sorted(old.keys() - new.keys()),
+            f"{what} changed": sorted(k for k in old.keys() & new.keys() if old[k] != new[k]),
+        }
+        found += [f"{kind}: {some_names(names)}" for kind, names in kinds.items() if names]
     return found or ["plan_sha256: the items differ although the settings do not"]
 
 

@@ -1,10 +1,10 @@
-"""Masks to images with a trained generator. No argument takes an image."""
+"""Masks to images with a trained generator. No argument of the public pipeline takes an image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from siamese_diffusion.core.errors import ConfigError, DataError
 from siamese_diffusion.core.seeding import normal
 from siamese_diffusion.data.images import Levels, read_levels, resize_mask
 from siamese_diffusion.data.masks import binarise, detect_rule
-from siamese_diffusion.generators.base import move
+from siamese_diffusion.generators.base import Control, draw, move
 from siamese_diffusion.generators.run_folder import LoadedRun, load_run
 from siamese_diffusion.models.latents import to_uint8
 from siamese_diffusion.models.pixels import place_decoder, sample_shape, to_images
@@ -25,8 +25,8 @@ from siamese_diffusion.training.processes import choose_device
 Mask = np.ndarray | Image.Image | Path | str
 
 
-class SiameseDiffusionPipeline:
-    """Samples images for masks.
+class LoadedPipeline:
+    """A trained generator on a device; what every pipeline shares.
 
     An image depends on the weights, its mask, prompt, settings and its own seed, not on batch
     size or order: on the CPU in float32 up to about 1e-5 of a latent (at most one grey level,
@@ -39,9 +39,18 @@ class SiameseDiffusionPipeline:
         run: The run folder.
     """
 
+    control: ClassVar[Control] = "mask"
+
     def __init__(
         self, loaded: LoadedRun, *, device: torch.device, dtype: torch.dtype | None = None
     ) -> None:
+        if loaded.generator.control != self.control:
+            raise ConfigError(
+                f"run '{loaded.paths.root}' ('{loaded.info.generator}') samples from "
+                f"{loaded.generator.control}, {type(self).__name__} from {self.control}",
+                hint="`siamdiff sample` picks the right one; from Python, "
+                "sampling.pair_pipeline.PairPipeline takes masks and images",
+            )
         self._loaded = loaded
         self._device = device
         self._dtype = dtype or torch.float32
@@ -78,6 +87,60 @@ class SiameseDiffusionPipeline:
         where = choose_device(device)
         return cls(load_run(Path(run), base=base), device=where, dtype=dtype)
 
+    def _batch(
+        self,
+        masks: Sequence[np.ndarray],
+        seeds: Sequence[int],
+        prompts: Sequence[str],
+        steps: int,
+        guidance_scale: float,
+        images: Sequence[np.ndarray] | None = None,
+    ) -> list[Image.Image]:
+        """Images of one batch; `images` are RGB uint8 of the model's size, for `FromPairs`."""
+        base, device, dtype = self._loaded.base, self._device, self._dtype
+        shape = sample_shape(base, self.size)
+        noise = torch.stack([normal(shape, seed, "sample") for seed in seeds])
+        hint = torch.from_numpy(np.stack(masks) > 127).float().unsqueeze(1).expand(-1, 3, -1, -1)
+        with torch.autocast(device.type, enabled=False):
+            latents = draw(
+                self._loaded.generator,
+                hint.contiguous().to(device, dtype),
+                None if images is None else _as_hint(images).to(device, dtype),
+                torch.stack([self._embed(p) for p in prompts]).to(device, dtype),
+                self._embed("").expand(len(seeds), -1, -1).to(device, dtype),
+                noise.to(device, dtype),
+                steps=steps,
+                guidance_scale=guidance_scale,
+            )
+            drawn = to_images(base, latents.float())
+        return [Image.fromarray(image) for image in to_uint8(drawn).numpy()]
+
+    def _embed(self, prompt: str) -> Tensor:
+        if prompt not in self._embedded:
+            self._embedded[prompt] = self._loaded.base.embed([prompt])[0].cpu()
+        return self._embedded[prompt]
+
+    def _mask(self, mask: Mask) -> np.ndarray:
+        """Any binary mask as uint8 {0, 255} of the model's size."""
+        if isinstance(mask, Path | str):
+            return self._binary(read_levels(Path(mask)), str(mask))
+        if isinstance(mask, Image.Image):
+            # Pillow would clip deep grey when it becomes 8 bit.
+            is_deep = mask.mode in ("I", "F") or mask.mode.startswith("I;16")
+            mask = np.asarray(mask if is_deep else mask.convert("L"))
+        return self._binary(_levels(mask), "a given mask")
+
+    def _binary(self, levels: Levels, name: str) -> np.ndarray:
+        rule = detect_rule([(name, levels)])
+        return resize_mask(binarise(levels, rule), self.size)
+
+
+class SiameseDiffusionPipeline(LoadedPipeline):
+    """Samples images for masks; see `LoadedPipeline` for attributes and what an image depends on.
+
+    It serves every generator that is controlled by masks alone. No argument takes an image.
+    """
+
     @torch.no_grad()
     def __call__(
         self,
@@ -109,10 +172,7 @@ class SiameseDiffusionPipeline:
             ConfigError: If `steps` or `batch_size` is impossible.
             DataError: If the numbers of masks, seeds and prompts differ, or a mask is no mask.
         """
-        for name, value, most in (("steps", steps, MAX_STEPS), ("batch_size", batch_size, None)):
-            if value is not None and (value < 1 or (most is not None and value > most)):
-                limit = f"between 1 and {most}" if most else "1 or more"
-                raise ConfigError(f"{name} {value} is impossible; it must be {limit}")
+        require_possible(steps, batch_size)
         chosen = list(prompts) if prompts is not None else [self.prompt] * len(masks)
         if not len(masks) == len(seeds) == len(chosen):
             raise DataError(
@@ -129,48 +189,17 @@ class SiameseDiffusionPipeline:
             )
         return images
 
-    def _batch(
-        self,
-        masks: Sequence[np.ndarray],
-        seeds: Sequence[int],
-        prompts: Sequence[str],
-        steps: int,
-        guidance_scale: float,
-    ) -> list[Image.Image]:
-        base, device, dtype = self._loaded.base, self._device, self._dtype
-        shape = sample_shape(base, self.size)
-        noise = torch.stack([normal(shape, seed, "sample") for seed in seeds])
-        hint = torch.from_numpy(np.stack(masks) > 127).float().unsqueeze(1).expand(-1, 3, -1, -1)
-        with torch.autocast(device.type, enabled=False):
-            latents = self._loaded.generator.sample_latents(
-                hint.contiguous().to(device, dtype),
-                torch.stack([self._embed(p) for p in prompts]).to(device, dtype),
-                self._embed("").expand(len(seeds), -1, -1).to(device, dtype),
-                noise.to(device, dtype),
-                steps=steps,
-                guidance_scale=guidance_scale,
-            )
-            images = to_images(base, latents.float())
-        return [Image.fromarray(image) for image in to_uint8(images).numpy()]
 
-    def _embed(self, prompt: str) -> Tensor:
-        if prompt not in self._embedded:
-            self._embedded[prompt] = self._loaded.base.embed([prompt])[0].cpu()
-        return self._embedded[prompt]
+def require_possible(steps: int, batch_size: int | None) -> None:
+    """Refuse numbers of steps or images that cannot be.
 
-    def _mask(self, mask: Mask) -> np.ndarray:
-        """Any binary mask as uint8 {0, 255} of the model's size."""
-        if isinstance(mask, Path | str):
-            return self._binary(read_levels(Path(mask)), str(mask))
-        if isinstance(mask, Image.Image):
-            # Pillow would clip deep grey when it becomes 8 bit.
-            is_deep = mask.mode in ("I", "F") or mask.mode.startswith("I;16")
-            mask = np.asarray(mask if is_deep else mask.convert("L"))
-        return self._binary(_levels(mask), "a given mask")
-
-    def _binary(self, levels: Levels, name: str) -> np.ndarray:
-        rule = detect_rule([(name, levels)])
-        return resize_mask(binarise(levels, rule), self.size)
+    Raises:
+        ConfigError: Naming the number and its limits.
+    """
+    for name, value, most in (("steps", steps, MAX_STEPS), ("batch_size", batch_size, None)):
+        if value is not None and (value < 1 or (most is not None and value > most)):
+            limit = f"between 1 and {most}" if most else "1 or more"
+            raise ConfigError(f"{name} {value} is impossible; it must be {limit}")
 
 
 def _levels(array: np.ndarray) -> Levels:
@@ -189,3 +218,8 @@ def _levels(array: np.ndarray) -> Levels:
     if array.dtype == np.uint16 or highest > 255:
         return array.astype(np.uint16)
     return array.astype(np.uint8)
+
+
+def _as_hint(images: Sequence[np.ndarray]) -> Tensor:
+    """RGB uint8 pictures (H, W, 3) to (B, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255

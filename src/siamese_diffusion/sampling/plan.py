@@ -22,6 +22,7 @@ from siamese_diffusion.core.artifacts import FORMAT, file_sha256, read_json, tex
 from siamese_diffusion.core.errors import ConfigError, DataError
 from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.seeding import derive_seed
+from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.mask_recipes import TransformRecord, apply_transform, transform_mask
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.sampling.settings import SampleSettings
@@ -43,6 +44,10 @@ class PlanItem:
         transform: Record of the random recipe; None for an unchanged mask.
         seed: Of the image's noise, 63 bits.
         content: Hash over all that determines the image.
+        reference: Real image it is sampled from, relative to the folder of images; None for all
+            methods that are controlled by masks alone.
+        reference_sha256: Hash of that file's bytes.
+        nature: What such an image is; None for a plainly synthetic one.
     """
 
     id: str
@@ -55,10 +60,16 @@ class PlanItem:
     seed: int
     prompt: str
     content: str
+    reference: str | None = None
+    reference_sha256: str | None = None
+    nature: str | None = None
 
     def record(self) -> dict[str, object]:
-        """The item as a JSON object."""
-        return asdict(self)
+        """The item as a JSON object; keys about a real image only where there is one."""
+        record = asdict(self)
+        if self.reference is None:
+            del record["reference"], record["reference_sha256"], record["nature"]
+        return record
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,8 @@ def make_plan(
     model_sha256: str,
     prompt: str,
     run: Path | None = None,
+    images: PairFolder | None = None,
+    nature: str = "synthetic",
 ) -> Plan:
     """Plan `settings.folds` images for every mask of a folder.
 
@@ -125,15 +138,26 @@ def make_plan(
         model_sha256: Hash of the model's weights.
         prompt: Prompt of every item.
         run: Run folder of the model, recorded with its data fingerprint.
+        images: Folder opened with `need="images"` that holds the image of every mask, for
+            generators that are controlled by both.
+        nature: What such images are, recorded with each.
 
     Raises:
-        ConfigError: If the prompt has several lines.
-        DataError: If two masks would give items of the same name.
+        ConfigError: If the prompt has several lines, or masks are to be transformed that must fit
+            an image.
+        DataError: If two masks would give items of the same name, or a mask has no image.
     """
     if len(prompt.splitlines()) > 1:
         raise ConfigError(
             f"the prompt {prompt!r} has several lines", hint="write the prompt in one line"
         )
+    if images is not None and settings.recipe != "real":
+        raise ConfigError(
+            f"recipe '{settings.recipe}' changes masks, but this generator samples from masks with "
+            "their images, which must fit",
+            hint="use --recipe real, or a generator that is controlled by masks alone",
+        )
+    pictures = {} if images is None else _pictures(masks, images)
     items: list[PlanItem] = []
     empty, full = [], []
     sources: list[tuple[str, str]] = []
@@ -152,7 +176,10 @@ def make_plan(
             transform = transforms[index][fold]
             seed = derive_seed(settings.seed, "image", pair.stem, fold)
             source, sha256 = sources[index]
-            content = _content(model_sha256, sha256, transform, prompt, seed, settings, size)
+            reference, reference_sha256 = pictures.get(pair.stem, (None, None))
+            content = _content(
+                model_sha256, sha256, transform, prompt, seed, settings, size, reference_sha256
+            )
             items.append(
                 PlanItem(
                     id=item_id(pair.stem, fold, settings.recipe),
@@ -165,15 +192,20 @@ def make_plan(
                     seed=seed,
                     prompt=prompt,
                     content=content,
+                    reference=reference,
+                    reference_sha256=reference_sha256,
+                    nature=None if reference is None else nature,
                 )
             )
     _refuse_equal_ids(items)
     return Plan(
-        identity=_identity(masks, settings, size, model_sha256, prompt),
+        identity=_identity(masks, settings, size, model_sha256, prompt)
+        | ({} if images is None else {"control": "mask+image", "nature": nature}),
         origin={
             "run": None if run is None else str(run.resolve()),  # holds from any folder
             "run_data_fingerprint": _fingerprint(run),
             "masks": str(masks.root),
+            **({} if images is None else {"images": str(images.root)}),
             "mask_rule": masks.mask_rule.statement,
             "batch_size": settings.batch_size,
         },
@@ -215,6 +247,38 @@ def item_mask(masks: PairFolder, item: PlanItem, *, position: int, size: int) ->
     return mask if item.transform is None else apply_transform(mask, item.transform)
 
 
+def item_image(images: PairFolder, item: PlanItem, *, position: int, size: int) -> Pixels:
+    """The real image an item is sampled from, (size, size, 3) uint8.
+
+    Raises:
+        DataError: If the image file changed since the plan was made.
+    """
+    path = images.pairs[position].image
+    assert path is not None
+    if file_sha256(path) != item.reference_sha256:
+        raise DataError(
+            f"image '{path}' changed while its folder was being sampled",
+            hint="put the old file back and repeat the command, or use a new output folder",
+        )
+    return images.image(position, size)
+
+
+def _pictures(masks: PairFolder, images: PairFolder) -> dict[str, tuple[str, str]]:
+    """File and hash of every mask's image."""
+    found = {pair.stem: pair.image for pair in images.pairs if pair.image is not None}
+    missing = [stem for stem in masks.stems if stem not in found]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(masks)} masks have no image in '{images.root}' "
+            f"({some_names(missing)})",
+            hint="give the folder of the images that the masks belong to (--images)",
+        )
+    return {
+        stem: (_relative(found[stem], images.root), file_sha256(found[stem]))
+        for stem in masks.stems
+    }
+
+
 def some_names(names: list[str], most: int = 3) -> str:
     """The first of `names`, quoted, and how many more there are."""
     shown = ", ".join(f"'{name}'" for name in names[:most])
@@ -239,8 +303,9 @@ def _content(
     seed: int,
     settings: SampleSettings,
     size: int,
+    reference_sha256: str | None,
 ) -> str:
-    key = {
+    key: dict[str, object] = {
         "model": model_sha256,
         "mask": mask_sha256,
         "transform": transform,
@@ -250,6 +315,8 @@ def _content(
         "guidance_scale": settings.guidance_scale,
         "size": size,
     }
+    if reference_sha256 is not None:
+        key["reference"] = reference_sha256
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode("utf-8")).hexdigest()
 
 

@@ -25,6 +25,7 @@ from siamese_diffusion.core.artifacts import (
 )
 from siamese_diffusion.core.errors import OutputError
 from siamese_diffusion.core.folders import SyntheticPaths
+from siamese_diffusion.generators.settings import COPY
 from siamese_diffusion.sampling.plan import Plan, PlanItem, json_line
 
 # Key of the PNG text that ties an image to its item in the plan.
@@ -34,8 +35,11 @@ CONTENT = "Content"
 def image_text(item: PlanItem, plan: Plan) -> dict[str, str]:
     """The text chunks of an item's image."""
     settings = {**plan.identity, "transform": item.transform, "fold": item.fold}
+    # What was sampled from a real image says so wherever the file goes.
+    near = {} if item.nature is None else {"Nature": item.nature}
     return {
-        "Synthetic": "true",
+        "Synthetic": "false" if item.nature == COPY else "true",
+        **near,
         "Software": f"siamese-diffusion {__version__}",
         "ModelSHA256": plan.model_sha256,
         "Seed": str(item.seed),

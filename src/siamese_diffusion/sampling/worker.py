@@ -10,9 +10,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -23,9 +24,10 @@ from siamese_diffusion.core.artifacts import require_free_space
 from siamese_diffusion.core.errors import Interrupted, OutputError
 from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.core.progress import ProgressBar
+from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.sampling.claims import Claim, Claims, release_all
-from siamese_diffusion.sampling.plan import Mask, Plan, PlanItem, item_mask
+from siamese_diffusion.sampling.plan import Mask, Plan, PlanItem, item_image, item_mask
 from siamese_diffusion.sampling.provenance import is_finished, write_item
 from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, STEPS, SampleSettings
 
@@ -60,6 +62,26 @@ class MaskToImage(Protocol):
     ) -> list[Image.Image]: ...
 
 
+class PairToImage(MaskToImage, Protocol):
+    """A pipeline that samples from masks and images; `nature` says what its images are."""
+
+    @property
+    def nature(self) -> str: ...
+
+    def __call__(
+        self,
+        masks: Sequence[Mask],
+        seeds: Sequence[int],
+        *,
+        images: Sequence[Pixels] | None = None,
+        prompts: Sequence[str] | None = None,
+        steps: int = STEPS,
+        guidance_scale: float = GUIDANCE_SCALE,
+        batch_size: int | None = None,
+        exact: bool = False,
+    ) -> list[Image.Image]: ...
+
+
 class Worker:
     """One process's share of a plan.
 
@@ -72,6 +94,7 @@ class Worker:
         settings: Batch size and sampler settings.
         signals: Asked before each batch whether to stop.
         bar: Told of every finished item.
+        images: Images of the masks, where the pipeline is a `PairToImage`.
 
     Attributes:
         made: Items made by this worker.
@@ -81,7 +104,7 @@ class Worker:
 
     def __init__(
         self,
-        pipeline: MaskToImage,
+        pipeline: MaskToImage | PairToImage,
         masks: PairFolder,
         plan: Plan,
         paths: SyntheticPaths,
@@ -89,8 +112,10 @@ class Worker:
         settings: SampleSettings,
         signals: Signals,
         bar: ProgressBar,
+        images: PairFolder | None = None,
     ) -> None:
         self._pipeline = pipeline
+        self._images = images
         self._masks = masks
         self._positions = {pair.stem: index for index, pair in enumerate(masks.pairs)}
         self._plan = plan
@@ -174,7 +199,10 @@ class Worker:
             item_mask(self._masks, item, position=self._positions[item.stem], size=self._plan.size)
             for item in items
         ]
-        images = self._pipeline(
+        call: Callable[..., list[Image.Image]] = self._pipeline
+        if self._images is not None:
+            call = partial(call, images=self._pictures(items, self._images))
+        images = call(
             masks,
             [item.seed for item in items],
             prompts=[item.prompt for item in items],
@@ -184,6 +212,12 @@ class Worker:
         )
         made = zip(items, masks, images, strict=True)
         return {item.index: (mask, image) for item, mask, image in made}
+
+    def _pictures(self, items: Sequence[PlanItem], images: PairFolder) -> list[Pixels]:
+        at = {stem: index for index, stem in enumerate(images.stems)}
+        return [
+            item_image(images, item, position=at[item.stem], size=self._plan.size) for item in items
+        ]
 
     def _write(self, item: PlanItem, claim: Claim, mask: Mask, image: Image.Image) -> int:
         try:
