@@ -9,5 +9,6 @@ GENERATORS = Registry(
         "copy-paste": "siamese_diffusion.generators.copy_paste:CopyPaste",
         "controlnet": "siamese_diffusion.generators.controlnet:ControlNet",
         "controlnet-mi": "siamese_diffusion.generators.controlnet_mi:ControlNetMI",
+        "t2i-adapter": "siamese_diffusion.generators.t2i_adapter:T2IAdapter",
     },
 )

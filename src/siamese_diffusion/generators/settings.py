@@ -40,6 +40,8 @@ class FitSettings(Settings):
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     preview: PreviewSettings = PreviewSettings()
+    timestep_sampling: Literal["uniform", "cubic"] = "uniform"
+    """Density of the training timesteps; `cubic` favours noisy ones (T2I-Adapter)."""
 
 
 class SiameseFitSettings(FitSettings):

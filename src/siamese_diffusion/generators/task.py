@@ -13,6 +13,7 @@ from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.seeding import generator as stream
 from siamese_diffusion.core.seeding import normal
 from siamese_diffusion.data.order import sample_order
+from siamese_diffusion.diffusion.timesteps import draw_timestep
 from siamese_diffusion.generators.base import Generator, draw
 from siamese_diffusion.generators.model_card import tile
 from siamese_diffusion.generators.settings import FitSettings
@@ -68,7 +69,7 @@ class PairTask:
             draws = stream(seed, "train", step, position)
             posterior.append(torch.randn(shape, generator=draws))
             eps.append(torch.randn(shape, generator=draws))
-            times.append(torch.randint(len(self._alpha_bar), (), generator=draws))
+            times.append(draw_timestep(draws, len(self._alpha_bar), settings.timestep_sampling))
             empty = torch.rand((), generator=draws) < settings.data.empty_prompt_probability
             prompts.append(0 if empty else int(pairs.prompt[row]))
         return self._assemble(

@@ -8,7 +8,8 @@ gradients cut (no copy). It knows nothing of losses, data or devices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -104,22 +105,13 @@ class SiameseNetwork(nn.Module):
         *downs, middle = controls
         sample = encoded.middle + middle
         skips = [skip + down for skip, down in zip(encoded.skips, downs, strict=True)]
-        height, width = encoded.skips[0].shape[-2:]
-        odd = bool(height % self._upsample_factor or width % self._upsample_factor)
-        for block in net.up_blocks:
-            n = len(block.resnets)
-            taken, skips = tuple(skips[-n:]), skips[:-n]
-            size = tuple(skips[-1].shape[-2:]) if odd and skips else None
-            arguments: dict[str, object] = {
-                "hidden_states": sample,
-                "temb": encoded.embedding,
-                "res_hidden_states_tuple": taken,
-                "upsample_size": size,
-            }
-            if getattr(block, "has_cross_attention", False):
-                arguments["encoder_hidden_states"] = c_text
-            sample = self._run(block, arguments, frozen=frozen)
-        prediction: Tensor = self._run(net.head, {"x": sample}, frozen=frozen)
+        run = partial(self._run, frozen=frozen)
+        size = encoded.skips[0].shape[-2:]
+        odd = any(side % self._upsample_factor for side in size)
+        sample = run_up_blocks(
+            net.up_blocks, sample, skips, encoded.embedding, c_text, odd=odd, run=run
+        )
+        prediction: Tensor = run(net.head, {"x": sample})
         return prediction
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -168,6 +160,39 @@ class SiameseNetwork(nn.Module):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(call, use_reentrant=False)
         return call()
+
+
+def run_up_blocks(
+    blocks: Iterable[Any],
+    sample: Tensor,
+    skips: Sequence[Tensor],
+    embedding: Tensor,
+    c_text: Tensor,
+    *,
+    odd: bool,
+    run: Callable[[nn.Module, Mapping[str, object]], Any],
+) -> Tensor:
+    """The decoder's blocks on a middle output and the skips, full resolution first.
+
+    Args:
+        blocks: `up_blocks` of a U-Net.
+        odd: Sides do not halve evenly on every level, so that sizes are handed on.
+        run: Calls a block with its arguments.
+    """
+    left = list(skips)
+    for block in blocks:
+        n = len(block.resnets)
+        taken, left = tuple(left[-n:]), left[:-n]
+        arguments: dict[str, object] = {
+            "hidden_states": sample,
+            "temb": embedding,
+            "res_hidden_states_tuple": taken,
+            "upsample_size": tuple(left[-1].shape[-2:]) if odd and left else None,
+        }
+        if getattr(block, "has_cross_attention", False):
+            arguments["encoder_hidden_states"] = c_text
+        sample = run(block, arguments)
+    return sample
 
 
 class _Encoder(nn.Module):
