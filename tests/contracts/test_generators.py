@@ -35,7 +35,12 @@ COMMON = (
     *("train.validate_every=2", "train.tensorboard=false", "preview.pairs=2", "preview.steps=2"),
     *("preview.validation_pairs=2", "preview.guidance_scale=2"),
 )
-SMALL: dict[str, tuple[str, ...]] = {}
+SMALL: dict[str, tuple[str, ...]] = {
+    "arsdm": (
+        *("model.width=32", "model.multipliers=[1,1,1,1]", "model.blocks=1"),
+        *("model.attention_factors=[8]", "model.head_channels=16"),
+    ),
+}
 
 
 def train(name: str, data: Path, base: Path | None, out: Path, *, steps: int = 2) -> Path:

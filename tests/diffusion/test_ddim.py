@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from siamese_diffusion.diffusion.ddim import ddim_sample, ddim_timesteps
+from siamese_diffusion.diffusion.ddim import ddim_sample, ddim_timesteps, fresh_noise
 from siamese_diffusion.diffusion.schedule import scaled_linear_alpha_bar
 from siamese_diffusion.models.scheduler import SD_SCHEDULE
 
@@ -101,3 +101,49 @@ def test_the_noise_is_not_written_to() -> None:
     before = noise.clone()
     ddim_sample(fake_predictor, noise, scaled_linear_alpha_bar(), 5)
     assert torch.equal(noise, before)
+
+
+def test_200_steps_run_from_996_to_1() -> None:
+    times = ddim_timesteps(200)
+    assert (times[0], times[-1], len(times)) == (996, 1, 200)
+
+
+def stochastic(noise: Tensor, *, eta: float) -> Tensor:
+    alpha_bar = scaled_linear_alpha_bar(beta_start=0.0015, beta_end=0.0205)
+    return ddim_sample(lambda zt, t: 0.3 * zt, noise, alpha_bar, 20, eta=eta)
+
+
+def test_with_eta_1_the_steps_are_those_of_diffusers_given_the_same_noise() -> None:
+    noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    fresh = fresh_noise(noise)
+    scheduler = DDIMScheduler(
+        beta_start=0.0015,
+        beta_end=0.0205,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    scheduler.set_timesteps(20)
+    zt = noise
+    for i, t in enumerate(scheduler.timesteps):
+        zt = scheduler.step(0.3 * zt, t, zt, eta=1.0, variance_noise=fresh(i)).prev_sample
+    torch.testing.assert_close(stochastic(noise, eta=1.0), zt)
+
+
+def test_added_noise_belongs_to_the_image_not_to_its_batch() -> None:
+    noise = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    together = stochastic(noise, eta=1.0)
+    assert torch.equal(stochastic(noise[1:2], eta=1.0), together[1:2])
+    assert not torch.equal(together, stochastic(noise, eta=0.0))
+
+
+def test_further_noise_is_standard_normal_and_new_at_every_step() -> None:
+    noise = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    fresh = fresh_noise(noise)
+    first, second = fresh(0), fresh(1)
+    assert torch.equal(first, fresh(0)) and not torch.equal(first, second)
+    for drawn in (first, second):
+        assert abs(float(drawn.mean())) < 0.03 and abs(float(drawn.std()) - 1) < 0.03
+        correlation = float((drawn * noise).mean())
+        assert abs(correlation) < 0.03

@@ -70,7 +70,7 @@ def test_sampling_code_cannot_receive_an_image() -> None:
             *("self", "mask", "c_text", "c_empty", "noise"),
             *("steps", "guidance_scale"),
         },
-        ddim_sample: {"predict", "noise", "alpha_bar", "steps", "progress"},
+        ddim_sample: {"predict", "noise", "alpha_bar", "steps", "progress", "eta"},
         guide: {"eps_empty", "eps_text", "scale"},
     }
     for function, names in functions.items():

@@ -10,5 +10,6 @@ GENERATORS = Registry(
         "controlnet": "siamese_diffusion.generators.controlnet:ControlNet",
         "controlnet-mi": "siamese_diffusion.generators.controlnet_mi:ControlNetMI",
         "t2i-adapter": "siamese_diffusion.generators.t2i_adapter:T2IAdapter",
+        "arsdm": "siamese_diffusion.generators.arsdm:ArSDM",
     },
 )

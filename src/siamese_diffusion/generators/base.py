@@ -37,6 +37,19 @@ class Defaults:
         """What it works on instead of a base; None asks for a base."""
         return None
 
+    @classmethod
+    def remarks(
+        cls, settings: FitSettings, degenerate: Mapping[str, list[str]], *, pairs: int
+    ) -> list[str]:
+        """Warnings about the training data, beyond those that hold for every method.
+
+        Args:
+            settings: Of the run.
+            degenerate: Stems kept although their masks are "empty" or "full".
+            pairs: Number of all pairs.
+        """
+        return []
+
 
 class FromPairs(Defaults, ABC):
     """A method that samples from a mask and its image: the outputs stay close to that image.
@@ -103,6 +116,11 @@ class Generator(Protocol):
 
     @classmethod
     def own_space(cls, settings: FitSettings) -> PixelSpace | None: ...
+
+    @classmethod
+    def remarks(
+        cls, settings: FitSettings, degenerate: Mapping[str, list[str]], *, pairs: int
+    ) -> list[str]: ...
 
     @classmethod
     def build(cls, settings: FitSettings, base: Space) -> Generator:

@@ -75,7 +75,7 @@ class ControlNetMI(FromPairs, Denoiser[SiameseNetwork]):
         return net.predict(net.encode(zt, t, c_text), c_text, c_m)
 
     def terms(self, step: int, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Eq. (8) alone, with w_i = k / N_iter as in Eq. (5)."""
+        """The denoising loss of Image-Diffusion alone; w_i = k / N_iter as in the siamese step."""
         w_i = step / self.settings.train.steps
         zt = add_noise(batch["z0"], batch["eps"], batch["alpha_bar_t"])
         condition = self.condition(batch)

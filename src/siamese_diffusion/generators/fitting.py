@@ -269,6 +269,9 @@ def _without_degenerate(folder: PairFolder, settings: FitSettings) -> PairFolder
         told,
         stems[0],
     )
+    kind = generator_class(settings.generator)
+    for remark in kind.remarks(settings, found, pairs=len(folder)):
+        logger.warning("%s", remark)
     return folder
 
 

@@ -87,6 +87,22 @@ def _ablation(*, dense: bool = False, online: bool = False, w_c: float = 0.0) ->
     }
 
 
+# ArSDM, trained from scratch, has to be cut to what it is tried on.
+PRESETS |= {
+    "arsdm-small": {"model": {"width": 128}},
+    "arsdm-tiny": {"model": {"width": 64}},
+    "arsdm-cpu": {
+        "model": {
+            "width": 32,
+            "multipliers": [1, 2, 3, 4],
+            "blocks": 1,
+            "attention_factors": [8],
+            "head_channels": 32,
+        },
+        "preview": {"steps": 25, "guidance_scale": 1.0},
+    },
+}
+
 # The eight settings of Table 5: Dense Hint Input x Online-Augmentation x L_c. Which of 5 to 7 is
 # which follows from Sec. 5.3.1 (6 has Online-Augmentation, 7 has L_c, both with DHI).
 PRESETS |= {

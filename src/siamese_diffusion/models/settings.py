@@ -64,6 +64,41 @@ class SmallBaseSettings(Settings):
         return self
 
 
+class SpadeUNetSettings(Settings):
+    """ArSDM's U-Net; the defaults are the published ones, about 652 M parameters."""
+
+    width: int = Field(256, ge=32)
+    """Channels of the first level, a multiple of 32; 128 gives 188 M parameters, 64 gives 60 M."""
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+    """Channels of each level, in first widths."""
+    blocks: int = Field(2, ge=1)
+    """Residual blocks a level on the way down; one more on the way up."""
+    attention_factors: tuple[int, ...] = (8, 16, 32)
+    """Levels with attention, by how much smaller than the image they are."""
+    head_channels: int = Field(64, ge=1)
+
+    @property
+    def factor(self) -> int:
+        """Image sides must be multiples of this."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> SpadeUNetSettings:
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers must be positive, got {self.multipliers}")
+        if self.width % 32:
+            raise ValueError(f"width {self.width} is not a multiple of 32")
+        for level, multiplier in enumerate(self.multipliers):
+            wide = self.width * multiplier
+            attended = 2**level in self.attention_factors or level == len(self.multipliers) - 1
+            if attended and wide % self.head_channels:
+                raise ValueError(
+                    f"level {level} has {wide} channels, no multiple of head_channels "
+                    f"{self.head_channels}"
+                )
+        return self
+
+
 def scaled_widths(widths: tuple[int, ...], first_width: int) -> tuple[int, ...]:
     """Scale full-size hint widths to a base by the next power of two of the width ratio.
 
