@@ -11,5 +11,6 @@ GENERATORS = Registry(
         "controlnet-mi": "siamese_diffusion.generators.controlnet_mi:ControlNetMI",
         "t2i-adapter": "siamese_diffusion.generators.t2i_adapter:T2IAdapter",
         "arsdm": "siamese_diffusion.generators.arsdm:ArSDM",
+        "adc": "siamese_diffusion.generators.adc:ADC",
     },
 )

@@ -103,6 +103,14 @@ PRESETS |= {
     },
 }
 
+# What ADC's release really trains: both of the teacher's terms have weight zero there.
+PRESETS["adc-released"] = {
+    "teacher_weight": 0.0,
+    "distill_weight": 0.0,
+    "image_weight": 0.25,
+    "train": {"batch_size": 32},
+}
+
 # The eight settings of Table 5: Dense Hint Input x Online-Augmentation x L_c. Which of 5 to 7 is
 # which follows from Sec. 5.3.1 (6 has Online-Augmentation, 7 has L_c, both with DHI).
 PRESETS |= {
