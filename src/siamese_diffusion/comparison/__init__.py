@@ -1,0 +1,1 @@
+"""Several generators on equal terms: fitted, sampled and scored side by side."""
