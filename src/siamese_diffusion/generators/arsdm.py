@@ -10,7 +10,8 @@ Source: ArSDM (MICCAI 2023, arXiv 2309.01111).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,10 +19,14 @@ from torch import Tensor
 
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.diffusion.ddim import ddim_sample
+from siamese_diffusion.diffusion.schedule import add_noise, predict_z0
 from siamese_diffusion.generators.denoiser import Condition, Denoiser
+from siamese_diffusion.generators.refinement import frozen_segmenter, refinement_loss
 from siamese_diffusion.generators.settings import FitSettings, PreviewSettings
+from siamese_diffusion.generators.tensors import PairTensors
 from siamese_diffusion.models.pixels import PixelSpace, Space
 from siamese_diffusion.models.settings import SpadeUNetSettings
+from siamese_diffusion.models.small_unet import SmallUNet
 from siamese_diffusion.models.spade_unet import SpadeUNet
 from siamese_diffusion.objectives.adaptive import area_weights, weighted_l1
 from siamese_diffusion.training.settings import TrainSettings
@@ -36,6 +41,18 @@ class ArSDMSettings(FitSettings):
     model: SpadeUNetSettings = SpadeUNetSettings()
     adaptive: bool = True
     """Weight pixels by area; without it the loss is the plain absolute error."""
+    refine: Literal["off", "x0", "official"] = "off"
+    """Add a frozen segmenter's loss in the last steps. `x0`: on the one-step estimate of the clean
+    image, where gradient flows (our extension). `official`: on whole samples, as released, where
+    none does: the loss is a constant, so that training goes on as with `off` at many times the
+    cost."""
+    refine_last_steps: int = Field(362, ge=1)
+    """Steps with refinement, at the end; two epochs of the paper's polyps."""
+    refine_weight: float = Field(1.0, ge=0)
+    refine_below_timestep: int = Field(200, ge=1, le=1000)
+    """`x0` takes samples below this timestep alone, whose estimate shows something."""
+    refine_sampling_steps: int = Field(200, ge=1, le=1000)
+    """DDIM steps of `official`."""
     eta: float = Field(1.0, ge=0, le=1)
     """Noise added while sampling; 0 is the deterministic sampler of the other methods."""
     train: TrainSettings = TrainSettings(
@@ -95,12 +112,53 @@ class ArSDM(Denoiser[SpadeUNet]):
         return eps
 
     def terms(self, step: int, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The absolute error, weighted by area."""
+        """The absolute error, weighted by area, and the refinement in the last steps."""
+        own, eps = self._own, batch["eps"]
         eps_m = self.training_prediction(batch)
         mask = batch["mask"][:, :1]
-        if self._own.adaptive:
-            return {"loss/adaptive": weighted_l1(eps_m, batch["eps"], area_weights(mask))}
-        return {"loss/mask": weighted_l1(eps_m, batch["eps"], torch.ones_like(mask))}
+        if own.adaptive:
+            terms = {"loss/adaptive": weighted_l1(eps_m, eps, area_weights(mask))}
+        else:
+            terms = {"loss/mask": weighted_l1(eps_m, eps, torch.ones_like(mask))}
+        last = step >= self.settings.train.steps - own.refine_last_steps
+        if own.refine != "off" and last and self.segmenter is not None:
+            terms["loss/refine"] = own.refine_weight * self._refinement(batch, eps_m)
+        return terms
+
+    @property
+    def segmenter(self) -> SmallUNet | None:
+        """The frozen segmenter, once `prepare` has made it."""
+        found = getattr(self.objective, "segmenter", None)
+        assert found is None or isinstance(found, SmallUNet)
+        return found
+
+    def prepare(self, pairs: PairTensors, *, cache: Path) -> None:
+        """Train the segmenter of the refinement on the run's pairs."""
+        if self._own.refine != "off":
+            seed = self.settings.train.seed
+            self.objective.segmenter = frozen_segmenter(pairs, seed=seed, cache=cache)
+
+    def _refinement(self, batch: Mapping[str, Tensor], eps_m: Tensor) -> Tensor:
+        own, mask, segmenter = self._own, batch["mask"], self.segmenter
+        assert segmenter is not None
+        if own.refine == "official":
+            drawn = self.sample_latents(
+                mask,
+                batch["c_text"],
+                batch["c_text"],
+                batch["eps"],
+                steps=own.refine_sampling_steps,
+                guidance_scale=1.0,
+            )
+            return refinement_loss(segmenter, drawn.clamp(-1, 1), mask).mean()
+        rows = (batch["t"] < own.refine_below_timestep).nonzero().squeeze(1)
+        if not len(rows):
+            return eps_m.new_zeros(())
+        a = batch["alpha_bar_t"][rows]
+        zt = add_noise(batch["z0"][rows], batch["eps"][rows], a)
+        estimate = predict_z0(zt, eps_m[rows].float(), a).clamp(-1, 1)
+        # the samples left out count with zero, so that the weight does not depend on the draw
+        return refinement_loss(segmenter, estimate, mask[rows]).sum() / len(eps_m)
 
     @torch.no_grad()
     def sample_latents(

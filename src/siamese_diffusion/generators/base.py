@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.generators.settings import CLOSE_COPY, FitSettings
+from siamese_diffusion.generators.tensors import PairTensors
 from siamese_diffusion.models.pixels import PixelSpace, Space
 
 Control: TypeAlias = Literal["mask", "mask+image"]
@@ -49,6 +51,12 @@ class Defaults:
             pairs: Number of all pairs.
         """
         return []
+
+    def prepare(self, pairs: PairTensors, *, cache: Path) -> None:
+        """Learn from the training pairs what the loss terms need, before the first step.
+
+        It must give the same at every start of a run; `cache` is the run's folder for that.
+        """
 
 
 class FromPairs(Defaults, ABC):
@@ -131,6 +139,8 @@ class Generator(Protocol):
             base: The loaded base, or what `own_space` gave.
         """
         ...
+
+    def prepare(self, pairs: PairTensors, *, cache: Path) -> None: ...
 
     @property
     def modules(self) -> Mapping[str, nn.Module]: ...

@@ -201,6 +201,7 @@ def run_plan(plan: FitPlan, out: Path, *, device: str | None = None, quiet: bool
             quiet=quiet,
         )
         tensors = load(folder)
+        generator.prepare(tensors, cache=paths.cache)
         preview = tensors if plan.preview is None else load(plan.preview)
     task = PairTask(generator, base, tensors, preview, settings=settings, paths=paths)
     trainer = Trainer(
