@@ -11,18 +11,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from siamese_diffusion.core.errors import ConfigError, OutputError
+from siamese_diffusion.core.errors import ConfigError, OutputError, WeightsError
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.generators import GENERATORS
 from siamese_diffusion.generators.estimate import describe
 from siamese_diffusion.generators.fitting import fit, plan_fit, resolve_settings
 from siamese_diffusion.generators.run_folder import generator_class, load_run
+from siamese_diffusion.interchange.export import export_run
 from siamese_diffusion.sampling.bulk import sample
 from siamese_diffusion.sampling.pair_pipeline import PairPipeline
 from siamese_diffusion.sampling.pipeline import SiameseDiffusionPipeline
@@ -298,3 +300,31 @@ def test_weights_are_those_that_were_trained(runs: dict[str, Trained]) -> None:
     for name in TRAINED:
         state = load_file(next(iter(sorted((runs[name].run / "model").glob("*.safetensors")))))
         assert state and all(bool(value.isfinite().all()) for value in state.values())
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("siamese", "controlnet")])
+@pytest.mark.parametrize("to", ["diffusers", "release"])
+def test_what_other_programs_cannot_sample_is_not_exported(
+    name: str, to: Literal["diffusers", "release"], runs: dict[str, Trained], tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=f"'{name}'"):
+        export_run(runs[name].run, tmp_path / "exported", to=to)
+    assert not (tmp_path / "exported").exists()
+
+
+def test_every_file_with_a_generator_has_its_line() -> None:
+    """A class that assigns `Settings` is a generator; base.py and denoiser.py only ask for it."""
+    import ast
+
+    import siamese_diffusion.generators as package
+
+    files = set()
+    for path in Path(str(package.__file__)).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for part in node.body if isinstance(node, ast.ClassDef) else ():
+                target = part.targets[0] if isinstance(part, ast.Assign) else None
+                if isinstance(part, ast.AnnAssign) and part.value is not None:
+                    target = part.target
+                if isinstance(target, ast.Name) and target.id == "Settings":
+                    files.add(path.stem)
+    assert files == {GENERATORS.target(n).partition(":")[0].rpartition(".")[2] for n in NAMES}

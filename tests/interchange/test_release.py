@@ -101,7 +101,7 @@ def test_frozen_parts_that_differ_from_the_base_travel_with_the_run(
     assert done.carried == ("U-Net encoder", "autoencoder", "text encoder")
     loaded = load_run(tmp_path / "run")
     bias = load_base(small_base_folder).unet.conv_in.bias
-    torch.testing.assert_close(loaded.base.unet.conv_in.bias, bias + 0.5)
+    torch.testing.assert_close(loaded.latent_base.unet.conv_in.bias, bias + 0.5)
     assert drawn(tmp_path / "run").shape == (64, 64, 3)
 
 

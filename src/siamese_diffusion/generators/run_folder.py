@@ -217,6 +217,19 @@ class LoadedRun:
     base: Space
     generator: Generator
 
+    @property
+    def latent_base(self) -> Base:
+        """The base, for what only a generator on a base can do.
+
+        Raises:
+            WeightsError: If the generator works on pixels.
+        """
+        if not isinstance(self.base, Base):
+            raise WeightsError(
+                f"run '{self.paths.root}' ('{self.info.generator}') works on pixels, without a base"
+            )
+        return self.base
+
 
 def load_run(root: Path, *, base: str | None = None) -> LoadedRun:
     """Load a finished run with its base.

@@ -55,7 +55,8 @@ def export_run(
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise OutputError(f"'{out}' already exists", hint="choose a new name for the export")
     loaded = load_run(Path(run), base=base)
-    modules = (loaded.base.vae, loaded.base.text_encoder, loaded.generator.objective)
+    parts = loaded.latent_base
+    modules = (parts.vae, parts.text_encoder, loaded.generator.objective)
     require_free_space(out, sum(4 * p.numel() for module in modules for p in module.parameters()))
     writers: dict[Target, Callable[[LoadedRun, Path], None]] = {
         "diffusers": _write_diffusers,
@@ -75,14 +76,15 @@ def _write_release(run: LoadedRun, out: Path) -> None:
 
 def _write_diffusers(run: LoadedRun, out: Path) -> None:
     network = getattr(run.generator, "network", None)
-    if not isinstance(network, SiameseNetwork):
+    # (M+I) has such a network too, but runs it on mask and image, which no stock pipeline does
+    if not isinstance(network, SiameseNetwork) or run.generator.control != "mask":
         raise WeightsError(
-            f"generator '{run.info.generator}' is no ControlNet, so it has no diffusers pipeline",
-            hint="export runs of 'siamese'",
+            f"generator '{run.info.generator}' has no diffusers pipeline that samples as it does",
+            hint="export runs of 'siamese' or 'controlnet'",
         )
     control = _control(network)
     with atomic_folder(out) as folder:
-        run.base.save(folder)
+        run.latent_base.save(folder)
         control.save_pretrained(folder / "controlnet", safe_serialization=True)
         index = json.loads((folder / "model_index.json").read_text())
         index["_class_name"] = "StableDiffusionControlNetPipeline"

@@ -242,26 +242,27 @@ def release_state(run: LoadedRun) -> dict[str, Tensor]:
         WeightsError: If the run has parts that the release cannot name.
     """
     network = getattr(run.generator, "network", None)
-    if not isinstance(network, SiameseNetwork):
+    if not isinstance(network, SiameseNetwork) or run.generator.control != "mask":
         raise WeightsError(
             f"generator '{run.info.generator}' has no names in the authors' release",
-            hint="export runs of 'siamese', or choose --to diffusers",
+            hint="export runs of 'siamese' or 'controlnet'",
         )
-    unet = run.base.unet
+    base = run.latent_base
+    unet = base.unet
     names = release_names(network.state_dict(), unet.config, hint=network.settings.hint)
     state = {names[n]: t for n, t in network.state_dict().items()}
-    if not isinstance(run.base.vae, AutoencoderKL):
+    if not isinstance(base.vae, AutoencoderKL):
         raise WeightsError(
-            f"the autoencoder of this run is {type(run.base.vae).__name__}, which the release's "
+            f"the autoencoder of this run is {type(base.vae).__name__}, which the release's "
             "code cannot hold",
             hint="choose --to diffusers",
         )
-    vae = vae_names(run.base.vae.state_dict(), run.base.vae.config)
-    for name, tensor in run.base.vae.state_dict().items():
+    vae = vae_names(base.vae.state_dict(), base.vae.config)
+    for name, tensor in base.vae.state_dict().items():
         # LDM writes the projections of the autoencoder's attention as 1x1 convolutions
         pointwise = ".attentions." in name and name.endswith(".weight") and tensor.ndim == 2
         state[vae[name]] = tensor[:, :, None, None] if pointwise else tensor
-    text = run.base.text_encoder.state_dict()
+    text = base.text_encoder.state_dict()
     state |= {new: text[old] for old, new in text_names(text).items() if "position_ids" not in old}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 

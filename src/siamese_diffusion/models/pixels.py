@@ -13,8 +13,9 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from siamese_diffusion.core.artifacts import text_sha256
-from siamese_diffusion.models.base import LATENT_FACTOR, SD_SCHEDULE, Base
+from siamese_diffusion.models.base import LATENT_FACTOR, Base
 from siamese_diffusion.models.latents import decode
+from siamese_diffusion.models.scheduler import SD_SCHEDULE
 
 CHANNELS = 3
 
