@@ -27,6 +27,7 @@ LAYERS = (
     ("segmentation", "generators"),
     ("sampling",),
     ("audit",),
+    ("comparison",),
     ("interchange",),
     ("reports",),
     ("cli",),

@@ -18,8 +18,8 @@ VERBS = {
     "data check": "FOLDER --json",
     "pretrain": "--autoencoder --config --data --device --out --set --split --start",
     "fit": "--base --config --data --device --dry-run --generator --out --preset --set --split",
-    "sample": "RUN --base --batch-size --config --device --exact --folds --guidance --masks --out "
-    "--prompt --recipe --seed --set --split --steps",
+    "sample": "RUN --base --batch-size --config --device --exact --folds --guidance --images "
+    "--masks --out --prompt --recipe --seed --set --split --steps",
     "import": "CHECKPOINT --base --out --prompt --size",
     "export": "RUN OUT --base --to",
     "score": "--cache --config --device --extractor --holdout --holdout-split --metrics --out "
@@ -37,6 +37,8 @@ VERBS = {
     "segment predict": "RUN --device --images --out --split",
     "utility": "--baselines --config --device --encoder-weights --folds --model --no-baselines "
     "--out --preset --protocol --real --seeds --set --split --synthetic --test",
+    "compare": "--base --data --device --generators --held-out --mask-split --masks --out --scale "
+    "--seeds --set --split --steps",
     "report": "SOURCES... --out",
     "mos prepare": "--base-url --jpeg-quality --key --out --per-source --raters --real --repeats "
     "--seed --size --split --synthetic --title",
