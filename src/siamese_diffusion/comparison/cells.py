@@ -20,15 +20,10 @@ from safetensors import safe_open
 
 from siamese_diffusion.comparison.scores import SCORES, score
 from siamese_diffusion.comparison.settings import SCALES, CompareSettings
-from siamese_diffusion.core.artifacts import (
-    RunPaths,
-    SyntheticPaths,
-    atomic_write_json,
-    read_json,
-    read_jsonl,
-)
+from siamese_diffusion.core.artifacts import atomic_write_json, read_json, read_jsonl
 from siamese_diffusion.core.config import read_yaml
 from siamese_diffusion.core.errors import EXIT_INTERRUPTED, ConfigError, Interrupted
+from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.data.pairs import PairFolder
 
 # Runs the command line with these arguments and returns its exit code.

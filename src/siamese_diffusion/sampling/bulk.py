@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from siamese_diffusion.core.artifacts import make_folder, remove_leftovers, sync_folder
 from siamese_diffusion.core.config import build
-from siamese_diffusion.core.folders import SyntheticPaths
-from siamese_diffusion.core.artifacts import (
-    RunPaths,
-    SyntheticPaths,
-    make_folder,
-    remove_leftovers,
-    sync_folder,
-)
-from siamese_diffusion.core.config import build
 from siamese_diffusion.core.errors import ConfigError
+from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.data.settings import RandomRecipe
