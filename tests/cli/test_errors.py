@@ -115,9 +115,9 @@ def test_debug_anywhere_shows_the_traceback(place: int, tmp_path: Path) -> None:
 
 def test_a_hint_has_its_own_line(tmp_path: Path, phantoms: Path) -> None:
     ran = siamdiff("fit", "--data", phantoms, "--preset", "smal", "--out", tmp_path / "out")
-    assert ran.err == (
-        "error: unknown preset 'smal'; did you mean 'small'?\nhint: choose one of: paper, small\n"
-    )
+    error, hint = ran.err.splitlines()
+    assert error == "error: unknown preset 'smal'; did you mean 'small'?"
+    assert hint.startswith("hint: choose from: paper, small, ")
 
 
 def test_a_fault_of_the_package_keeps_its_traceback(

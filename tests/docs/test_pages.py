@@ -11,8 +11,6 @@ import yaml
 
 from siamese_diffusion.core.config import build
 from siamese_diffusion.core.registry import Registry
-from siamese_diffusion.generators import GENERATORS
-from siamese_diffusion.generators.fitting import fit
 from siamese_diffusion.generators.settings import (
     PRESETS,
     FitSettings,
@@ -58,32 +56,6 @@ def test_the_map_of_the_readme_names_folders_that_exist() -> None:
     assert folders
     for folder in folders:
         assert (ROOT / "src" / "siamese_diffusion" / folder).is_dir(), folder
-
-
-def test_the_generator_of_the_page_is_complete(
-    phantoms: Path, small_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (code,) = snippets(ROOT / "docs" / "extending.md", "python run")
-    module = tmp_path / "page_generator.py"
-    module.write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    table = {name: GENERATORS.target(name) for name in GENERATORS}
-    with_it = Registry("generator", {**table, "controlnet": "page_generator:ControlNet"})
-    monkeypatch.setattr("siamese_diffusion.generators.run_folder.GENERATORS", with_it)
-    run, made = tmp_path / "run", tmp_path / "made"
-    fit(
-        phantoms,
-        run,
-        base=small_base_folder,
-        generator="controlnet",
-        overrides=SMALL,
-        device="cpu",
-        quiet=True,
-    )
-    done = sample(
-        run, phantoms, made, split="test", steps=2, guidance_scale=2.0, device="cpu", progress=False
-    )
-    assert done.made == done.planned > 0
 
 
 def test_the_segmenter_of_the_page_is_complete(
