@@ -7,7 +7,7 @@ last block. Knows nothing of files, images or metrics.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from siamese_diffusion.core.errors import WeightsError
 
 Level = Literal[64, 192, 768, 2048]
-LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 SIDE: Final = 299  # pixels
 _BATCH_NORM_EPS: Final = 0.001
 _FULL_MARK: Final = "Conv2d_1a_3x3.conv.weight"  # only the unfolded checkpoint has this name

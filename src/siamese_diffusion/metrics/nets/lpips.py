@@ -6,7 +6,7 @@ Layers have torchvision's indices, so that its checkpoints load by name. Knows n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from siamese_diffusion.core.errors import WeightsError
 
 Trunk = Literal["alex", "squeeze", "vgg"]
-TRUNKS: Final[tuple[Trunk, ...]] = get_args(Trunk)
 SMALLEST_SIDE: Final = 32  # pixels; smaller images vanish in AlexNet's pools
 _SHIFT: Final = (-0.030, -0.088, -0.188)
 _SCALE: Final = (0.458, 0.448, 0.450)
