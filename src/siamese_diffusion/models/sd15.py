@@ -30,27 +30,39 @@ def build_sd15(*, seed: int = 0) -> Base:
     """A base of full size, 1.07 billion random float32 parameters; not for pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-            scaling_factor=0.18215,
+        return _build()
+
+
+def meta_sd15() -> Base:
+    """The same base without memory behind its weights, to count operations and bytes."""
+    with torch.device("meta"):
+        base = _build()
+    base.scheduler = DDIMScheduler(**SD_SCHEDULE)  # its numbers are read
+    return base
+
+
+def _build() -> Base:
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=512,
+        scaling_factor=0.18215,
+    )
+    unet = UNet2DConditionModel(**UNET_CONFIG)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            bos_token_id=512,
+            eos_token_id=513,
+            pad_token_id=513,
         )
-        unet = UNet2DConditionModel(**UNET_CONFIG)
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=768,
-                intermediate_size=3072,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-                bos_token_id=512,
-                eos_token_id=513,
-                pad_token_id=513,
-            )
-        )
+    )
     for module in (vae, unet, text_encoder):
         module.requires_grad_(False).eval()
     return Base(
