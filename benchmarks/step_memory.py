@@ -1,0 +1,92 @@
+"""Peak memory of a training step, each kind in a process of its own.
+
+    python -m benchmarks.step_memory --device cuda
+    python -m benchmarks.step_memory --device cpu --small
+
+On CUDA the allocator's peak; on a CPU the growth of the process's resident set above what the
+weights take, which includes what the allocator keeps. At full size also whether six samples fit in
+24 GB and one in 12 GB with the low-memory settings (checkpointing, bf16; 8-bit AdamW is not in
+it, as it needs a package of its own).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import torch
+
+from benchmarks.record import Found, Line, beside
+from benchmarks.stopwatch import synchronize
+from benchmarks.workload import Steps, Workload, options, run_alone, workload
+from siamese_diffusion.training.trainer import peak_memory_mb
+
+QUESTION = "How much memory does a training step take at its peak, beside the release's own step?"
+HALF = 2.0  # at most half of the release's
+SIDES = {
+    "release's step, fp32, checkpointing": ("literal", "fp32", True),
+    "release's step, fp32, no checkpointing": ("literal", "fp32", False),
+    "this project, fp32, no checkpointing": ("ours", "fp32", False),
+    "this project, bf16": ("ours", "bf16", False),
+    "this project, bf16, checkpointing": ("ours", "bf16", True),
+}
+
+
+def measure(load: Workload) -> Found:
+    """Every side at the paper's micro-batch, and the smallest setting at one sample."""
+    lines: list[Line] = []
+    n = load.micro_batch
+    for name, side in SIDES.items():
+        lines.append(Line(name, _in_own_process(load, *side, n=n), "MB"))
+    released = lines[0]
+    lines[2:] = [beside(line, released, target=load.target(HALF), less=True) for line in lines[2:]]
+    smallest = _in_own_process(load, "ours", "bf16", True, n=1)
+    lines.append(Line("this project, bf16, checkpointing, micro-batch 1", smallest, "MB"))
+    how = "allocator's peak" if load.device.type == "cuda" else "growth of the resident set"
+    remarks = (f"micro-batch {n} where nothing else is said; {how}; fused AdamW, fp32 moments",)
+    return Found("step_memory", QUESTION, tuple(lines), remarks)
+
+
+def peak_of(load: Workload, kind: str, precision: str, checkpointing: bool, n: int) -> float:
+    """Peak MB of two steps in this process, the first of which makes the optimizer's state."""
+    base = load.base()
+    steps = Steps(base, load.generator(base), load)
+    run = steps.ours if kind == "ours" else steps.literal
+    device = load.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = 0.0
+    else:
+        before = peak_memory_mb(device)
+    for _ in range(2):
+        run(n, precision, checkpointing=checkpointing)
+    synchronize(device)
+    return peak_memory_mb(device) - before
+
+
+def _in_own_process(
+    load: Workload, kind: str, precision: str, checkpointing: bool, *, n: int
+) -> float:
+    command = [sys.executable, "-m", "benchmarks.step_memory", "--device", str(load.device)]
+    command += ["--size", str(load.size), "--side", kind, precision]
+    command += ["checkpointing" if checkpointing else "plain", str(n)]
+    command += ["--small"] if load.small else []
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    if "--side" not in sys.argv:
+        run_alone(measure, __doc__)
+        return
+    parser = options(__doc__)
+    parser.add_argument("--side", nargs=4, metavar=("KIND", "PRECISION", "HOW", "N"))
+    asked = parser.parse_args()
+    kind, precision, how, n = asked.side
+    print(peak_of(workload(asked), kind, precision, how == "checkpointing", int(n)))
+
+
+if __name__ == "__main__":
+    main()
