@@ -173,6 +173,9 @@ def sample(
     exact: Annotated[
         bool, typer.Option("--exact", help="One at a time: same bits for any batch size.")
     ] = False,
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Of the denoiser; bf16 is faster on GPUs.")
+    ] = "fp32",
     prompt: Annotated[str | None, typer.Option(help="Default: the prompt of training.")] = None,
     images: Annotated[
         Path | None,
@@ -210,6 +213,7 @@ def sample(
         device=device,
         prompt=prompt,
         images=images,
+        precision=precision,
     )
     for warning in done.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -19,10 +19,13 @@ from siamese_diffusion.generators.base import Control, draw, move
 from siamese_diffusion.generators.run_folder import LoadedRun, load_run
 from siamese_diffusion.models.latents import to_uint8
 from siamese_diffusion.models.pixels import place_decoder, sample_shape, to_images
-from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, MAX_STEPS, STEPS
+from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, MAX_STEPS, STEPS, Precision
 from siamese_diffusion.training.processes import choose_device
 
 Mask = np.ndarray | Image.Image | Path | str
+
+
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class LoadedPipeline:
@@ -223,3 +226,8 @@ def _levels(array: np.ndarray) -> Levels:
 def _as_hint(images: Sequence[np.ndarray]) -> Tensor:
     """RGB uint8 pictures (H, W, 3) to (B, 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def denoiser_dtype(precision: Precision) -> torch.dtype:
+    """The number type of a precision's name."""
+    return _DTYPES[precision]

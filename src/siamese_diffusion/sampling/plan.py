@@ -314,6 +314,7 @@ def _content(
         "steps": settings.steps,
         "guidance_scale": settings.guidance_scale,
         "size": size,
+        **settings.departures(),
     }
     if reference_sha256 is not None:
         key["reference"] = reference_sha256
@@ -323,7 +324,8 @@ def _content(
 def _identity(
     masks: PairFolder, settings: SampleSettings, size: int, model_sha256: str, prompt: str
 ) -> dict[str, object]:
-    identity = settings.model_dump(mode="json", exclude={"batch_size", "random"})
+    identity = settings.model_dump(mode="json", exclude={"batch_size", "random", "precision"})
+    identity |= settings.departures()
     if settings.recipe == "random":
         identity["random"] = settings.random.model_dump(mode="json")
     identity["split"] = masks.split

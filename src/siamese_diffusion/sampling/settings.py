@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from siamese_diffusion.data.settings import RandomRecipe
 STEPS = 50
 GUIDANCE_SCALE = 9.0
 MAX_STEPS = 1000  # the length of the training schedule
+Precision: TypeAlias = Literal["fp32", "bf16"]
 
 
 class SampleSettings(Settings):
@@ -34,3 +35,13 @@ class SampleSettings(Settings):
     """Denoise one image at a time: bits then do not depend on the batch size."""
     random: RandomRecipe = RandomRecipe()
     """Ranges of the `random` recipe."""
+    precision: Precision = "fp32"
+    """Numbers that the denoiser computes with; the autoencoder decodes in fp32 either way."""
+
+    def departures(self) -> dict[str, object]:
+        """Settings that change pixels beyond the paper's sampler, where they are not the default.
+
+        They are left out of plans and hashes otherwise, so that sets begun before a setting
+        existed can be continued.
+        """
+        return {} if self.precision == "fp32" else {"precision": self.precision}
