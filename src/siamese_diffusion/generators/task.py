@@ -151,16 +151,18 @@ class PairTask:
         device: torch.device,
     ) -> dict[str, Tensor]:
         chosen = list(rows)
+        # Pixels travel as bytes and become numbers on the device: the same values, of an image a
+        # fourth of the bytes, of a mask a twelfth.
         batch = {
             "z0": pairs.z0(chosen, posterior),
             "eps": eps,
             "t": t,
             "alpha_bar_t": self._alpha_bar[t],
             "c_text": pairs.context[list(prompts)],
-            "mask": _as_hint(pairs.mask[chosen]),
+            "mask": _as_hint(pairs.mask[chosen].to(device, non_blocking=True)),
         }
         if self._generator.needs_images:
-            batch["image"] = pairs.image[chosen].float() / 255
+            batch["image"] = pairs.image[chosen].to(device, non_blocking=True).float() / 255
         # timesteps stay on the CPU: the gate of Eq. (13) is read from them
         return {
             name: value if name == "t" else value.to(device, non_blocking=True)
