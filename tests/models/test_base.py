@@ -80,6 +80,15 @@ def test_a_half_precision_folder_is_half_the_size_and_loads_in_float32(
     assert {p.dtype for p in load_base(half).unet.parameters()} == {torch.float32}
 
 
+def test_a_base_that_was_loaded_and_saved_names_no_folder_of_this_machine(
+    small_base_folder: Path, tmp_path: Path
+) -> None:
+    load_base(small_base_folder).save(tmp_path)
+    for path in tmp_path.rglob("*.json"):
+        assert str(small_base_folder) not in path.read_text(encoding="utf-8"), path
+    assert load_base(tmp_path).sha256 == load_base(small_base_folder).sha256
+
+
 def test_saving_in_half_precision_leaves_the_base_itself_alone(
     small_base_folder: Path, tmp_path: Path
 ) -> None:

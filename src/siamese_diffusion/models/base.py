@@ -30,6 +30,7 @@ from siamese_diffusion.models.tokenizer import read_tokenizer
 
 EMBEDDED = ("tiny",)
 COMPONENTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+_ORIGIN = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 LATENT_FACTOR = 8  # of Stable Diffusion's autoencoder; the hint inputs downsample by the same
 Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny
 
@@ -102,6 +103,8 @@ class Base:
             stored.save_pretrained(folder / name, safe_serialization=True)
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.scheduler.save_pretrained(folder / "scheduler")
+        for name in ("vae", "unet", "text_encoder", "tokenizer"):
+            _forget_origin(folder / name)
         index = {
             "_class_name": "StableDiffusionPipeline",
             "vae": ["diffusers", type(self.vae).__name__],
@@ -115,6 +118,18 @@ class Base:
             "requires_safety_checker": False,
         }
         (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _forget_origin(component: Path) -> None:
+    """Drop what the libraries note of where a component was loaded from: paths of this machine."""
+    for name in ("config.json", "tokenizer_config.json"):
+        path = component / name
+        if not path.is_file():
+            continue
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kept = {k: v for k, v in content.items() if k not in _ORIGIN}
+        if kept != content:
+            path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def embedded_folder(name: str) -> Path:
