@@ -18,8 +18,10 @@ VERBS = {
     "data check": "FOLDER --json",
     "pretrain": "--autoencoder --config --data --device --out --set --split --start",
     "fit": "--base --config --data --device --dry-run --generator --out --preset --set --split",
+    "plan": "--base --config --data --device --generator --like --precision --preset --samples- "
+    "er-second --set --split --vram",
     "sample": "RUN --base --batch-size --config --device --exact --folds --guidance --images "
-    "--masks --out --prompt --recipe --seed --set --split --steps",
+    "--masks --out --precision --prompt --recipe --seed --set --split --steps",
     "import": "CHECKPOINT --base --out --prompt --size",
     "export": "RUN OUT --base --to",
     "score": "--cache --config --device --extractor --holdout --holdout-split --metrics --out "

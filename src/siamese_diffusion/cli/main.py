@@ -157,6 +157,49 @@ def fit(
 
 
 @app.command()
+def plan(
+    data: Annotated[Path, typer.Option(help="Data-set folder: images/, masks/, split lists.")],
+    base: Base = "tiny",
+    vram: Annotated[str | None, typer.Option(help="Memory of the GPU, e.g. 12GB.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Take the memory of this GPU: cuda or cuda:0.")
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the training.")
+    ] = "bf16",
+    samples_per_second: Annotated[
+        float | None, typer.Option(help="Speed to reckon hours from, measured or hoped for.")
+    ] = None,
+    like: Annotated[Path | None, typer.Option(help="Take the speed that this run logged.")] = None,
+    split: Annotated[str | None, typer.Option(help="As of fit.")] = None,
+    generator: Annotated[str | None, typer.Option(help="Method; default siamese.")] = None,
+    preset: Annotated[str | None, typer.Option(help="paper (default) or small.")] = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Say with which settings a fit would fit a GPU's memory, and how long it would take."""
+    from siamese_diffusion.core.errors import ConfigError
+    from siamese_diffusion.generators import planning
+    from siamese_diffusion.generators.fitting import plan_fit, resolve_settings
+
+    if samples_per_second is not None and samples_per_second <= 0:
+        raise ConfigError(f"--samples-per-second {samples_per_second} must be positive")
+    if vram is not None and device is not None:
+        raise ConfigError(
+            f"--vram {vram} and --device {device} both say how much memory there is",
+            hint="give one of them",
+        )
+    memory = planning.device_memory(device) if vram is None else planning.parse_memory(vram)
+    speed = planning.samples_per_second(like) if like is not None else samples_per_second
+    asked, settings = resolve_settings(
+        generator=generator, preset=preset, config=config, overrides=set_ or []
+    )
+    of_fit = plan_fit(data, base, settings=settings, asked=asked, split=split)
+    chosen = planning.choose(of_fit, memory, precision=precision)
+    print(planning.describe(of_fit, chosen, speed))
+
+
+@app.command()
 def sample(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     masks: Annotated[Path, typer.Option(help="Data-set folder, or a folder of masks alone.")],
