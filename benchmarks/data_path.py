@@ -16,7 +16,7 @@ import torch
 from benchmarks.record import Found, Line
 from benchmarks.stopwatch import take_turns
 from benchmarks.workload import Steps, Workload, autocast, run_alone
-from siamese_diffusion.core.artifacts import RunPaths
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.data.phantom import write_phantom
 from siamese_diffusion.generators.settings import SiameseFitSettings

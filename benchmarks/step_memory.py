@@ -19,7 +19,7 @@ import torch
 from benchmarks.record import Found, Line, beside
 from benchmarks.stopwatch import synchronize
 from benchmarks.workload import Steps, Workload, options, run_alone, workload
-from siamese_diffusion.training.trainer import peak_memory_mb
+from siamese_diffusion.training.memory import peak_memory_mb
 
 QUESTION = "How much memory does a training step take at its peak, beside the release's own step?"
 HALF = 2.0  # at most half of the release's

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from benchmarks.record import Found, machine, table, write
 from reference.literal import disturb, literal_terms
-from siamese_diffusion.core.artifacts import RunPaths
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.generators.run_folder import COMPLETE, LoadedRun, RunInfo
 from siamese_diffusion.generators.settings import SiameseFitSettings
 from siamese_diffusion.generators.siamese import Siamese
@@ -24,7 +24,7 @@ from siamese_diffusion.models.base import LATENT_FACTOR, Base
 from siamese_diffusion.models.sd15 import build_sd15
 from siamese_diffusion.models.settings import SmallBaseSettings
 from siamese_diffusion.models.small import build_small_base
-from siamese_diffusion.training.trainer import build_optimizer
+from siamese_diffusion.training.optimizer import build_optimizer
 
 GATED_SHARE = 0.2  # of uniform timesteps that lie below T_tau
 BEFORE, AFTER = 500, 2000  # iterations before and after K_tau = 1000

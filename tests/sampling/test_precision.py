@@ -10,8 +10,9 @@ import torch
 
 from reference.literal import disturb
 from sampling.painting import SIZE, PaintingPipeline, write_masks
-from siamese_diffusion.core.artifacts import RunPaths, SyntheticPaths, read_json
+from siamese_diffusion.core.artifacts import read_json
 from siamese_diffusion.core.errors import ConfigError, OutputError
+from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.generators.run_folder import COMPLETE, LoadedRun, RunInfo
 from siamese_diffusion.generators.settings import SiameseFitSettings

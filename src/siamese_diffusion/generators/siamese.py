@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
