@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from siamese_diffusion.core.artifacts import (
@@ -29,14 +28,14 @@ from siamese_diffusion.core.config import changed_keys, read_yaml, resolve, to_y
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError, WeightsError
 from siamese_diffusion.core.seeding import derive_seed
-from siamese_diffusion.core.weights import misfits, store_tensors
+from siamese_diffusion.core.weights import misfits
 from siamese_diffusion.data.pairs import PairFolder, load_arrays
 from siamese_diffusion.generators.model_card import base_card, paint_grid
+from siamese_diffusion.generators.pretraining_latents import scaled_latents
 from siamese_diffusion.generators.pretraining_tasks import (
     AutoencoderTask,
     DenoiserTask,
     mean_psnr,
-    to_model,
 )
 from siamese_diffusion.generators.settings import PretrainSettings
 from siamese_diffusion.models.base import (
@@ -47,7 +46,6 @@ from siamese_diffusion.models.base import (
     load_base,
     state_sha256,
 )
-from siamese_diffusion.models.latents import encode_moments
 from siamese_diffusion.models.small import build_small_base
 from siamese_diffusion.training.processes import (
     choose_device,
@@ -115,6 +113,12 @@ def pretrain(
     if given is not None:
         base.vae = given
         check_base(base)
+    if settings.whiten and not isinstance(base.vae, AutoencoderKL):
+        raise ConfigError(
+            f"whiten=true needs an autoencoder of Stable Diffusion's kind, but '{autoencoder}' is "
+            f"{type(base.vae).__name__}",
+            hint="leave whiten out: the autoencoder is then kept as it is",
+        )
     identity = f"data {folder.fingerprint()} autoencoder {_autoencoder_identity(given)}"
     if begun is not None:
         identity += f" start {begun.sha256}"
@@ -129,8 +133,16 @@ def pretrain(
     if given is None:
         _train_autoencoder(base, images, held_out, settings, stages, device, quiet)
     base.vae.requires_grad_(False).eval().to(processes.device)
+    whiten = given is None if settings.whiten is None else settings.whiten
     with first_process_first(processes):
-        mean, std = _latents(base, images, settings, stages, processes.device)
+        mean, std = scaled_latents(
+            base,
+            images,
+            stages / "latents.safetensors",
+            processes.device,
+            flips=settings.flips,
+            whiten=whiten and begun is None,
+        )
     prompt = folder.pairs[0].prompt
     _train_denoiser(base, mean, std, prompt, settings, stages, device, quiet)
     if processes.is_main_process:
@@ -321,40 +333,6 @@ def _run(trainer: Trainer) -> None:
     trainer.run()
     if trainer.average is not None:
         trainer.average.finish()
-
-
-def _latents(
-    base: Base, train: np.ndarray, settings: PretrainSettings, stages: Path, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Moments of every image (and its mirror image), scaled to unit variance; kept on disk."""
-    path = stages / "latents.safetensors"
-    stored = _stored_latents(path)
-    if stored is None:
-        means, stds = [], []
-        mirrored = [False, True] if settings.flips else [False]
-        for mirror in mirrored:
-            for start in range(0, len(train), 16):
-                image = to_model(np.ascontiguousarray(train[start : start + 16]))
-                image = image.flip(-1) if mirror else image
-                mean, std = encode_moments(base.vae, image.to(device))
-                means.append(mean.cpu())
-                stds.append(std.cpu())
-        mean, std = torch.cat(means).contiguous(), torch.cat(stds).contiguous()
-        spread = (mean.var() + std.square().mean()).sqrt()
-        stored = {"mean": mean, "std": std, "spread": spread}
-        store_tensors(path, stored)
-    # The factor that brings latents to unit variance, SD's 0.18215; it goes with the autoencoder.
-    factor = float(base.vae.config["scaling_factor"]) / float(stored["spread"])
-    base.vae.register_to_config(scaling_factor=factor)
-    return stored["mean"] / stored["spread"], stored["std"] / stored["spread"]
-
-
-def _stored_latents(path: Path) -> dict[str, Tensor] | None:
-    try:
-        stored = load_file(path) if path.exists() else {}
-    except SafetensorError:  # torn: computed again
-        return None
-    return stored if set(stored) == {"mean", "std", "spread"} else None
 
 
 def _train_denoiser(

@@ -138,6 +138,9 @@ class PretrainSettings(Settings):
     """Mirror images left to right for the denoiser, in both directions for the autoencoder."""
     edge_weight: float = Field(0.5, ge=0)
     kl_weight: float = Field(1e-4, ge=0)
+    whiten: bool | None = None
+    """Give the latents' channels equal spread, at no cost in reconstruction; None does so for an
+    autoencoder trained here and leaves a given one as it is."""
     save_dtype: Literal["fp16", "fp32"] = "fp16"
     architecture: SmallBaseSettings = SmallBaseSettings(
         autoencoder_widths=(16, 32, 64, 96), unet_widths=(64, 128, 144), unet_layers=1
