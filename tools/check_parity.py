@@ -2,7 +2,8 @@
 
     python tools/check_parity.py FOLDER
 
-A folder called after a segmenter is checked by `parity_segmenters.py`; what follows is of others.
+A folder called after a segmenter is checked by `parity_segmenters.py`, one called `arsdm` by
+`parity_arsdm.py`; what follows is of others.
 FOLDER holds `meta.json` (toy configuration and losses), `weights_fp16.safetensors` (in the
 release's names) and `vectors.safetensors`. The weights go through the code behind
 `siamdiff import`; every stored number is computed again, one line each with its relative error.
@@ -25,6 +26,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from parity_arsdm import check as check_arsdm
 from parity_segmenters import check_segmenter
 from siamese_diffusion.diffusion.ddim import ddim_sample, ddim_timesteps
 from siamese_diffusion.diffusion.guidance import guide
@@ -265,9 +267,13 @@ def _line(
 
 def lines(folder: Path) -> Iterator[Line]:
     """The comparisons of a folder, by what is named like it."""
-    if folder.resolve().name in SEGMENTERS:
+    name = folder.resolve().name
+    if name in SEGMENTERS:
         for a in check_segmenter(folder.resolve()):
             yield Line(a.name, a.error, a.tolerance)
+    elif name == "arsdm":
+        for b in check_arsdm(folder):
+            yield Line(b.name, b.error, b.tolerance, b.remark)
     else:
         yield from check(folder)
 

@@ -46,3 +46,9 @@ def test_a_folder_without_meta_is_refused(
         check_parity.main()
     assert stopped.value.code == 2
     assert f"'{tmp_path}' has no meta.json" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_generator_is_checked_by_its_own_tool(shared: Path) -> None:
+    lines = list(check_parity.lines(shared / "parity/generators/arsdm"))
+    assert {line.name for line in lines} >= {"prediction", "adaptive weights"}
+    assert [line for line in lines if not line.error <= line.tolerance] == []

@@ -1,4 +1,4 @@
-"""Latents of all images for `siamdiff pretrain`: whitened, scaled to unit variance, kept on disk."""
+"""Latents of all images for `siamdiff pretrain`: whitened, scaled to unit variance, on disk."""
 
 from __future__ import annotations
 
