@@ -30,6 +30,9 @@ class Registry(Mapping[str, object]):
         module, _, attribute = self._entries[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries  # Mapping's own asks __getitem__, which imports or refuses
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
