@@ -18,8 +18,8 @@ VERBS = {
     "data check": "FOLDER --json",
     "pretrain": "--autoencoder --config --data --device --out --set --split --start",
     "fit": "--base --config --data --device --dry-run --generator --out --preset --set --split",
-    "plan": "--base --config --data --device --generator --like --precision --preset --samples- "
-    "er-second --set --split --vram",
+    "plan": "--base --config --data --device --generator --like --precision --preset "
+    "--samples-per-second --set --split --vram",
     "sample": "RUN --base --batch-size --config --device --exact --folds --guidance --images "
     "--masks --out --precision --prompt --recipe --seed --set --split --steps",
     "import": "CHECKPOINT --base --out --prompt --size",
