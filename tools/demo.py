@@ -16,7 +16,9 @@ from siamese_diffusion.core.artifacts import atomic_write_json
 from siamese_diffusion.core.environment import snapshot
 
 PAIRS, SIZE = 240, 128
-STEPS = 300
+# The control is ignored at first and followed abruptly, here after some 300 steps of 16.
+STEPS, RATE = 600, 3e-4
+SHOWN = 8  # pairs in the picture
 
 
 def siamdiff(*arguments: str) -> None:
@@ -43,6 +45,35 @@ def measure_alignment(data: Path, synthetic: Path) -> dict[str, object]:
         atomic_write_json(target, {**numbers, "commit": snapshot()["commit"]})
     found: dict[str, object] = json.loads(target.read_text())
     return found
+
+
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions for bf16; without, bf16 is slower than fp32."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
+        torch.cpu._is_avx512_bf16_supported()
+    )
+
+
+def draw_picture(data: Path, synthetic: Path, target: Path) -> None:
+    """Masks, the synthetic images made from them, and the real images they belong to."""
+    import numpy as np
+
+    from siamese_diffusion.data.images import resize_image
+    from siamese_diffusion.data.pairs import PairFolder, read_image
+    from siamese_diffusion.generators.model_card import tile
+
+    made, real = PairFolder.open(synthetic), PairFolder.open(data)
+    rows: list[list[np.ndarray]] = [[], [], []]
+    step = max(1, len(made) // SHOWN)
+    for index in range(0, step * min(SHOWN, len(made)), step):
+        pair = made.pairs[index]
+        origin = real.pairs[real.stems.index(pair.stem)]
+        rows[0].append(np.repeat(made.mask(index, SIZE)[..., None], 3, axis=-1))
+        rows[1].append(read_image(pair))
+        rows[2].append(resize_image(read_image(origin), SIZE))
+    tile(np.stack([image for row in rows for image in row]), len(rows[0])).save(target)
 
 
 def main() -> None:
@@ -78,6 +109,10 @@ def main() -> None:
         str(run),
         "--set",
         f"train.steps={options.steps}",
+        "--set",
+        f"train.precision={'bf16' if multiplies_bf16() else 'fp32'}",
+        "--set",
+        f"train.learning_rate={RATE}",
     )
     # masks that the training never saw
     siamdiff(
@@ -95,6 +130,7 @@ def main() -> None:
         "2",
     )
     numbers = measure_alignment(data, synthetic)
+    draw_picture(data, synthetic, out / "picture.png")
     siamdiff("report", str(run), str(synthetic), "--out", str(out / "report.html"))
 
     print(
