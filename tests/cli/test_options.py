@@ -93,7 +93,8 @@ def test_options_named_in_the_pages_exist() -> None:
     known = {word for options in VERBS.values() for word in options.split()}
     known |= {"--debug", "--help", "--nproc-per-node"}  # of every verb; of torchrun
     for page in (PAGE, *PAGE.parent.glob("*.md"), PAGE.parents[1] / "README.md"):
-        text = re.sub(r"^.*(?:pip|tools/|-m benchmarks).*$", "", page.read_text(encoding="utf-8"), flags=re.M)
+        text = page.read_text(encoding="utf-8")
+        text = re.sub(r"^.*(?:pip|tools/|-m benchmarks).*$", "", text, flags=re.MULTILINE)
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= known, page.name
 
 
