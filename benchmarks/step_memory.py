@@ -3,22 +3,24 @@
     python -m benchmarks.step_memory --device cuda
     python -m benchmarks.step_memory --device cpu --small
 
-On CUDA the allocator's peak; on a CPU the growth of the process's resident set above what the
-weights take, which includes what the allocator keeps. At full size also whether six samples fit in
-24 GB and one in 12 GB with the low-memory settings (checkpointing, bf16; 8-bit AdamW is not in
-it, as it needs a package of its own).
+On CUDA the allocator's peak; on a CPU the bytes of all tensors that live at once, weights and
+optimizer included, added up operation by operation (the resident set would also show what building
+the base took). At full size, six samples are to fit in 24 GB, and one in 12 GB with 8-bit AdamW,
+which needs a package of its own and is not run here.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import torch
 
 from benchmarks.record import Found, Line, beside
 from benchmarks.stopwatch import synchronize
 from benchmarks.workload import Steps, Workload, options, run_alone, workload
+from siamese_diffusion.generators.peak_memory import LiveBytes
 from siamese_diffusion.training.memory import peak_memory_mb
 
 QUESTION = "How much memory does a training step take at its peak, beside the release's own step?"
@@ -42,26 +44,33 @@ def measure(load: Workload) -> Found:
     lines[2:] = [beside(line, released, target=load.target(HALF), less=True) for line in lines[2:]]
     smallest = _in_own_process(load, "ours", "bf16", True, n=1)
     lines.append(Line("this project, bf16, checkpointing, micro-batch 1", smallest, "MB"))
-    how = "allocator's peak" if load.device.type == "cuda" else "growth of the resident set"
-    remarks = (f"micro-batch {n} where nothing else is said; {how}; fused AdamW, fp32 moments",)
+    how = "allocator's peak" if load.device.type == "cuda" else "tensors that live at once"
+    remarks: tuple[str, ...] = (
+        f"micro-batch {n} where nothing else is said; {how}; fused AdamW, fp32 moments",
+    )
     return Found("step_memory", QUESTION, tuple(lines), remarks)
 
 
 def peak_of(load: Workload, kind: str, precision: str, checkpointing: bool, n: int) -> float:
     """Peak MB of two steps in this process, the first of which makes the optimizer's state."""
     base = load.base()
-    steps = Steps(base, load.generator(base), load)
+    generator = load.generator(base)
+    steps = Steps(base, generator, load)
     run = steps.ours if kind == "ours" else steps.literal
     device = load.device
-    if device.type == "cuda":
+    modules = (generator.objective, base.vae, base.text_encoder)
+    weights = [tensor for module in modules for tensor in module.parameters()]
+    on_cuda = device.type == "cuda"
+    if on_cuda:
         torch.cuda.reset_peak_memory_stats(device)
-        before = 0.0
-    else:
-        before = peak_memory_mb(device)
-    for _ in range(2):
-        run(n, precision, checkpointing=checkpointing)
+    live = None if on_cuda else LiveBytes(weights)
+    with nullcontext() if live is None else live:
+        for _ in range(2):
+            run(n, precision, checkpointing=checkpointing)
     synchronize(device)
-    return peak_memory_mb(device) - before
+    if live is None:
+        return peak_memory_mb(device)
+    return float(live.peak + sum(w.numel() * w.element_size() for w in weights)) / 2**20
 
 
 def _in_own_process(

@@ -110,7 +110,7 @@ def counted_peak(
         network.gradient_checkpointing = train.gradient_checkpointing
     given = sum(tensor.numel() * tensor.element_size() for tensor in batch.values())
     there = [*generator.objective.parameters(), *generator.objective.buffers(), *batch.values()]
-    with _LiveBytes(there) as live:
+    with LiveBytes(there) as live:
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
             # timesteps hold values: the gate of Eq. (13) is read from them
             terms = generator.objective(step, {**batch, "t": torch.tensor(list(t))})
@@ -121,7 +121,7 @@ def counted_peak(
     return int(given + live.peak)
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of the base's subclass hook
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of the base's subclass hook
     """Adds up storages that operations make and drops them when they die.
 
     Args:
