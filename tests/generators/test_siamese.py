@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,33 @@ def test_guidance_one_is_the_prompt_alone_and_others_are_not(small_base_folder: 
     # just beside 1, both branches run and must meet it
     torch.testing.assert_close(sample(method, mask, guidance=1 + 1e-6), plain, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(sample(method, mask, guidance=3.0), plain, atol=1e-3)
+
+
+def test_losses_and_gradients_do_not_depend_on_the_layout_of_the_weights(
+    small_base_folder: Path,
+) -> None:
+    torch.manual_seed(5)
+    batch = {
+        "z0": torch.randn(2, 4, 8, 8),
+        "eps": torch.randn(2, 4, 8, 8),
+        "t": torch.tensor([50, 700]),
+        "alpha_bar_t": torch.tensor([0.9, 0.2]),
+        "c_text": torch.randn(2, 77, 32),
+        "mask": (torch.rand(2, 1, 64, 64) > 0.5).float().expand(-1, 3, -1, -1),
+        "image": torch.rand(2, 3, 64, 64),
+    }
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        method = stirred(small_base_folder)
+        lay_out: Callable[..., object] = method.objective.to
+        lay_out(memory_format=layout)
+        terms: dict[str, torch.Tensor] = method.objective(2999, batch)
+        losses = torch.stack([value for name, value in terms.items() if name.startswith("loss/")])
+        torch.autograd.backward(losses.sum())
+        grads = {n: p.grad for n, p in method.trained_parameters()}
+        found.append((losses.detach(), grads))
+    (plain, plain_grads), (innermost, innermost_grads) = found
+    torch.testing.assert_close(innermost, plain, rtol=1e-5, atol=1e-7)
+    for name, grad in plain_grads.items():
+        assert grad is not None
+        torch.testing.assert_close(innermost_grads[name], grad, rtol=1e-3, atol=2e-6)

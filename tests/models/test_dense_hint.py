@@ -113,6 +113,14 @@ def test_patch_merging_normalises_before_it_reduces() -> None:
     torch.testing.assert_close(merge(picture).flatten(), expected)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_patch_merging_hands_on_the_layout_it_was_given(layout: torch.memory_format) -> None:
+    x = torch.rand(2, 4, 8, 8).contiguous(memory_format=layout)
+    merged = PatchMerging(4, 8)(x)
+    assert merged.is_contiguous(memory_format=layout)
+    assert not merged.is_contiguous() or layout == torch.contiguous_format
+
+
 def test_a_residual_block_with_zero_weights_is_silu() -> None:
     block = ResidualBlock(3)
     for parameter in block.parameters():

@@ -20,7 +20,7 @@ from siamese_diffusion.core.errors import (
 )
 from siamese_diffusion.training.checkpoint import list_checkpoints, load_latest
 from siamese_diffusion.training.settings import TrainSettings
-from siamese_diffusion.training.trainer import check_training, split_batch
+from siamese_diffusion.training.trainer import channels_last, check_training, split_batch
 from training.toy import ToyTask, settings_of, trainer_of
 
 CPU = torch.device("cpu")
@@ -280,3 +280,20 @@ def test_each_step_is_logged_once_with_rate_speed_and_memory(tmp_path: Path) -> 
     assert (start["processes"], start["micro_batch"], start["accumulation"]) == (1, 4, 1)
     assert (start["device"], start["threads"]) == ("cpu", 1)
     assert steps_of(tmp_path, "complete") == [10]
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "asked", "expected"),
+    [
+        ("cpu", "fp32", None, True),
+        ("cuda", "fp32", None, False),
+        ("cuda", "bf16", None, True),
+        ("cpu", "fp32", False, False),
+        ("cuda", "fp32", True, True),
+    ],
+)
+def test_channels_go_innermost_where_it_is_faster_or_asked_for(
+    device: str, precision: str, asked: bool | None, expected: bool
+) -> None:
+    settings = TrainSettings.model_validate({"precision": precision, "channels_last": asked})
+    assert channels_last(settings, torch.device(device)) is expected

@@ -36,11 +36,13 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * width, out_width)
 
     def forward(self, x: Tensor) -> Tensor:
+        # The layout that came in goes on: channels innermost needs no copy here.
+        innermost = x.is_contiguous(memory_format=torch.channels_last)
         x = x.permute(0, 2, 3, 1)  # (B, H, W, c)
         corners = (x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2])
         merged = self.reduction(self.norm(torch.cat(corners, dim=-1)))  # (B, H/2, W/2, d)
-        out: Tensor = merged.permute(0, 3, 1, 2).contiguous()
-        return out
+        out: Tensor = merged.permute(0, 3, 1, 2)
+        return out if innermost else out.contiguous()
 
 
 class DenseHintInput(nn.Module):

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -133,6 +133,9 @@ class Trainer:
         settings = self.settings
         named = list(self.task.trained_parameters())
         self.task.objective.to(self.device)
+        if channels_last(settings, self.device):
+            lay_out: Callable[..., object] = self.task.objective.to  # its stub lacks this form
+            lay_out(memory_format=torch.channels_last)
         own = self.task if isinstance(self.task, OwnRecipe) else None
         parameters = [p for _, p in named]
         optimizer = own.build_optimizer() if own else build_optimizer(settings, parameters)
@@ -356,6 +359,13 @@ def check_training(settings: TrainSettings, *, device: torch.device, world: int)
         )
     if settings.optimizer == "adamw8bit":
         adamw8bit()
+
+
+def channels_last(settings: TrainSettings, device: torch.device) -> bool:
+    """Whether convolution weights are kept with the channels innermost."""
+    if settings.channels_last is None:
+        return device.type == "cpu" or settings.precision != "fp32"
+    return settings.channels_last
 
 
 def split_batch(settings: TrainSettings, world: int) -> tuple[int, int]:
