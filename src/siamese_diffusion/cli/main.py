@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from siamese_diffusion.cli.audit import audit_app
+from siamese_diffusion.cli.compare import compare
 from siamese_diffusion.cli.mos import app as mos_app
 from siamese_diffusion.cli.plot import plot_app
 from siamese_diffusion.cli.score import compare_scores, filter_, score
@@ -34,6 +35,7 @@ app.command("score")(score)
 app.command("compare-scores")(compare_scores)
 app.command("filter")(filter_)
 app.command("utility")(utility)
+app.command("compare")(compare)
 app.add_typer(mos_app, name="mos")
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
@@ -299,53 +301,6 @@ def export(
     from siamese_diffusion.interchange.export import export_run
 
     print(export_run(run, out, to=to, base=base))
-
-
-@app.command()
-def compare(
-    generators: Annotated[str, typer.Option(help="Names of methods, joined by commas.")],
-    data: Annotated[Path, typer.Option(help="Data-set folder with training and held-out lists.")],
-    out: Annotated[Path, typer.Option(help="Folder of cells, table and panel; repeat to go on.")],
-    scale: Annotated[
-        Literal["small", "paper"], typer.Option(help="For a CPU, or the paper's settings.")
-    ] = "small",
-    seeds: Annotated[int, typer.Option(help="Trainings a method.")] = 1,
-    base: Base = "tiny",
-    split: Annotated[str | None, typer.Option(help="Training list; default: train.")] = None,
-    held_out: Annotated[str, typer.Option(help="List that nothing is trained on.")] = "val",
-    mask_split: Annotated[
-        str | None, typer.Option(help="List whose masks are sampled; default: that of training.")
-    ] = None,
-    masks: Annotated[
-        int | None, typer.Option(help="So many of these masks, evenly spaced; default: all.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates instead of the scale's.")] = None,
-    set_: Set = None,
-    device: Device = None,
-) -> None:
-    """Fit, sample and score several methods on equal terms; a table and a panel. Resumable."""
-    from siamese_diffusion.comparison.compare import compare as run_compare
-    from siamese_diffusion.comparison.settings import CompareSettings
-    from siamese_diffusion.core.config import build
-
-    settings = build(
-        CompareSettings,
-        {
-            "generators": [name.strip() for name in generators.split(",") if name.strip()],
-            "seeds": seeds,
-            "scale": scale,
-            "base": base,
-            "split": split,
-            "held_out": held_out,
-            "mask_split": mask_split,
-            "masks": masks,
-            "steps": steps,
-            "overrides": set_ or [],
-        },
-    )
-    table = run_compare(data, out, settings, device=device)
-    print(table.read_text(encoding="utf-8"))
-    print(f"{table}\n{table.parent / 'panel.png'}")
 
 
 @app.command()

@@ -1,0 +1,58 @@
+"""`siamdiff compare`: several methods on equal terms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def compare(
+    generators: Annotated[str, typer.Option(help="Names of methods, joined by commas.")],
+    data: Annotated[Path, typer.Option(help="Data-set folder with training and held-out lists.")],
+    out: Annotated[Path, typer.Option(help="Folder of cells, table and panel; repeat to go on.")],
+    scale: Annotated[
+        Literal["small", "paper"], typer.Option(help="For a CPU, or the paper's settings.")
+    ] = "small",
+    seeds: Annotated[int, typer.Option(help="Trainings a method.")] = 1,
+    base: Annotated[
+        str, typer.Option(help="tiny, a diffusers folder, a single file, or a hub id (owner/name).")
+    ] = "tiny",
+    split: Annotated[str | None, typer.Option(help="Training list; default: train.")] = None,
+    held_out: Annotated[str, typer.Option(help="List that nothing is trained on.")] = "val",
+    mask_split: Annotated[
+        str | None, typer.Option(help="List whose masks are sampled; default: that of training.")
+    ] = None,
+    masks: Annotated[
+        int | None, typer.Option(help="So many of these masks, evenly spaced; default: all.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates instead of the scale's.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, section.key=value; repeatable.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: what is there.")] = None,
+) -> None:
+    """Fit, sample and score several methods on equal terms; a table and a panel. Resumable."""
+    from siamese_diffusion.comparison.compare import compare as run_compare
+    from siamese_diffusion.comparison.settings import CompareSettings
+    from siamese_diffusion.core.config import build
+
+    settings = build(
+        CompareSettings,
+        {
+            "generators": [name.strip() for name in generators.split(",") if name.strip()],
+            "seeds": seeds,
+            "scale": scale,
+            "base": base,
+            "split": split,
+            "held_out": held_out,
+            "mask_split": mask_split,
+            "masks": masks,
+            "steps": steps,
+            "overrides": set_ or [],
+        },
+    )
+    table = run_compare(data, out, settings, device=device)
+    print(table.read_text(encoding="utf-8"))
+    print(f"{table}\n{table.parent / 'panel.png'}")
