@@ -39,8 +39,8 @@ VERBS = {
     "segment predict": "RUN --device --images --out --split",
     "utility": "--baselines --config --device --encoder-weights --folds --model --no-baselines "
     "--out --preset --protocol --real --seeds --set --split --synthetic --test",
-    "compare": "--base --data --device --generators --held-out --mask-split --masks --out --scale "
-    "--seeds --set --split --steps",
+    "compare": "--base --data --device --extractor --generators --held-out --mask-split "
+    "--masks --out --scale --seeds --set --split --steps",
     "report": "SOURCES... --out",
     "mos prepare": "--base-url --jpeg-quality --key --out --per-source --raters --real --repeats "
     "--seed --size --split --synthetic --title",

@@ -12,6 +12,7 @@ from PIL import Image
 from siamese_diffusion.cli.main import app
 from siamese_diffusion.comparison import cells
 from siamese_diffusion.comparison.compare import compare
+from siamese_diffusion.comparison.scores import Sets
 from siamese_diffusion.comparison.settings import CompareSettings
 from siamese_diffusion.core.config import read_yaml
 from siamese_diffusion.core.errors import (
@@ -21,7 +22,6 @@ from siamese_diffusion.core.errors import (
     Interrupted,
     OutputError,
 )
-from siamese_diffusion.data.pairs import PairFolder
 
 OVERRIDES = (
     *("data.size=64", "train.batch_size=2", "train.log_every=1", "train.tensorboard=false"),
@@ -48,10 +48,8 @@ class InProcess:
 def quick_score(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores are tested where they are computed; here a number is enough."""
 
-    def fake(
-        name: str, train: PairFolder, held_out: PairFolder, synthetic: PairFolder
-    ) -> dict[str, float]:
-        return {"alignment/dice": len(synthetic) / 10, "alignment/above_shuffled": 1.0}
+    def fake(name: str, sets: Sets) -> dict[str, float]:
+        return {f"{name}/dice": len(sets.synthetic) / 10, "alignment/above_shuffled": 1.0}
 
     monkeypatch.setattr(cells, "score", fake)
 

@@ -28,6 +28,10 @@ def compare(
         int | None, typer.Option(help="So many of these masks, evenly spaced; default: all.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Updates instead of the scale's.")] = None,
+    extractor: Annotated[
+        list[str] | None,
+        typer.Option(help="inception=PATH adds FID and KID, lpips-alex=PATH LPIPS; repeatable."),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, section.key=value; repeatable.")
     ] = None,
@@ -37,6 +41,7 @@ def compare(
     from siamese_diffusion.comparison.compare import compare as run_compare
     from siamese_diffusion.comparison.settings import CompareSettings
     from siamese_diffusion.core.config import build
+    from siamese_diffusion.metrics.scoring import parse_weights
 
     settings = build(
         CompareSettings,
@@ -50,6 +55,7 @@ def compare(
             "mask_split": mask_split,
             "masks": masks,
             "steps": steps,
+            "extractors": parse_weights(extractor or []),
             "overrides": set_ or [],
         },
     )

@@ -18,7 +18,7 @@ from types import FrameType
 
 from safetensors import safe_open
 
-from siamese_diffusion.comparison.scores import SCORES, score
+from siamese_diffusion.comparison.scores import Sets, score, wanted
 from siamese_diffusion.comparison.settings import SCALES, CompareSettings
 from siamese_diffusion.core.artifacts import atomic_write_json, read_json, read_jsonl
 from siamese_diffusion.core.config import read_yaml
@@ -94,7 +94,7 @@ def work(
     """
     takes_images = _fit(cell, settings, material, run=run, device=device)
     _sample(cell, settings, material, takes_images=takes_images, device=device)
-    _score(cell, material)
+    _score(cell, settings, material)
 
 
 def _fit(
@@ -162,13 +162,20 @@ def _sample(
     atomic_write_json(cell.cost, cost)
 
 
-def _score(cell: Cell, material: Material) -> None:
+def _score(cell: Cell, settings: CompareSettings, material: Material) -> None:
     """Compute the scores that are not there yet."""
     stored = read_json(cell.scores) if cell.scores.exists() else {}
-    missing = [name for name in SCORES if name not in stored]
-    synthetic = PairFolder.open(SyntheticPaths(cell.synthetic).root)
-    for name in missing:
-        stored[name] = score(name, material.train, material.held_out, synthetic)
+    sets = Sets(
+        material.train,
+        material.held_out,
+        material.reference,
+        PairFolder.open(SyntheticPaths(cell.synthetic).root),
+        settings.extractors,
+    )
+    for name in wanted(settings.extractors):
+        if name in stored:
+            continue
+        stored[name] = score(name, sets)
         atomic_write_json(cell.scores, stored)
 
 

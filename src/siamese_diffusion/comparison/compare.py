@@ -15,7 +15,7 @@ from pathlib import Path
 from siamese_diffusion.comparison.cells import Cell, Material, Runner, siamdiff, work
 from siamese_diffusion.comparison.panel import panel
 from siamese_diffusion.comparison.reference import write_reference
-from siamese_diffusion.comparison.scores import HEADINGS
+from siamese_diffusion.comparison.scores import HEADINGS, NEEDS
 from siamese_diffusion.comparison.settings import CompareSettings
 from siamese_diffusion.comparison.table import Row, markdown
 from siamese_diffusion.core.artifacts import (
@@ -28,7 +28,7 @@ from siamese_diffusion.core.artifacts import (
 )
 from siamese_diffusion.core.config import flatten
 from siamese_diffusion.core.environment import snapshot
-from siamese_diffusion.core.errors import DataError, OutputError
+from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
 from siamese_diffusion.data.pairs import PairFolder
 
 KIND = "comparison"
@@ -113,9 +113,19 @@ def check_terms(settings: CompareSettings) -> int:
 
     Raises:
         ConfigError: Naming what is unknown or impossible.
+        WeightsError: If an extractor's weights are not the ones expected.
     """
     from siamese_diffusion.generators.fitting import resolve_settings
+    from siamese_diffusion.metrics.extractors import loader
+    from siamese_diffusion.metrics.settings import ScoreSettings
 
+    for extractor, path in settings.extractors.items():
+        if extractor not in NEEDS.values():
+            raise ConfigError(
+                f"extractor '{extractor}' serves no score of a comparison",
+                hint=f"choose from: {', '.join(NEEDS.values())}",
+            )
+        loader(extractor).load(path, ScoreSettings())  # wrong weights are told of before training
     sizes = set()
     for name in settings.generators:
         _, resolved = resolve_settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -67,6 +68,8 @@ class CompareSettings(Settings):
     """Number of masks sampled, evenly spaced; None takes all."""
     steps: int | None = Field(None, ge=1)
     """Training updates instead of the scale's."""
+    extractors: dict[str, Path] = Field({})
+    """Weights of `inception` and `lpips-alex`, for scores that need them; may be given later."""
     overrides: tuple[str, ...] = ()
     """Settings of every fit, `section.key=value`."""
 
@@ -81,7 +84,7 @@ class CompareSettings(Settings):
 
     def fixed(self) -> dict[str, object]:
         """What must agree for a comparison to be continued."""
-        return self.model_dump(mode="json", exclude={"generators", "seeds"})
+        return self.model_dump(mode="json", exclude={"generators", "seeds", "extractors"})
 
     def fit_presets(self, generator: str) -> str:
         """Presets of a method's fit, joined."""
