@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from pydantic import ValidationError
+from torch import Tensor, nn
 
 from siamese_diffusion.models.dense_hint import DenseHintInput
 from siamese_diffusion.models.hints import build_hint, hint_widths
@@ -54,6 +55,44 @@ def test_a_fresh_hint_adds_nothing_at_an_eighth_of_the_size(hint: str) -> None:
     out = module(torch.rand(2, 3, 32, 24))
     assert out.shape == (2, 16, 4, 3)
     assert not out.any()
+
+
+def before_the_zero_convolution(settings: ModelSettings, masks: Tensor) -> Tensor:
+    """Features that the last convolution of a fresh hint input gets."""
+    torch.manual_seed(0)
+    hint = build_hint(settings, 64)
+    seen: list[Tensor] = []
+    last = hint.out if isinstance(hint, DenseHintInput) else hint.conv_out
+    assert isinstance(last, nn.Module)
+    last.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
+    with torch.no_grad():
+        hint(masks)
+    return seen[0]
+
+
+def squares(n: int = 4) -> Tensor:
+    """Masks with one square each, somewhere else in each."""
+    masks = torch.zeros(n, 3, 64, 64)
+    for index in range(n):
+        masks[index, :, 8 * index : 8 * index + 24, 4 * index : 4 * index + 24] = 1
+    return masks
+
+
+@pytest.mark.parametrize("hint", ["dense", "sparse"])
+def test_fresh_features_tell_masks_apart_where_torchs_first_weights_do_not(hint: str) -> None:
+    def told_apart(init: str) -> float:
+        settings = ModelSettings.model_validate({"hint": hint, "hint_init": init})
+        features = before_the_zero_convolution(settings, squares())
+        return float(features.std(0).mean() / features.square().mean().sqrt())
+
+    assert told_apart("torch") < 0.2
+    assert told_apart("kaiming") > 0.4
+
+
+@pytest.mark.parametrize("hint", ["dense", "sparse"])
+def test_an_empty_mask_gives_no_features(hint: str) -> None:
+    settings = ModelSettings.model_validate({"hint": hint})
+    assert not before_the_zero_convolution(settings, torch.zeros(1, 3, 64, 64)).any()
 
 
 @pytest.mark.parametrize(

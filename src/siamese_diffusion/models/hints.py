@@ -32,8 +32,33 @@ def build_hint(settings: ModelSettings, first_width: int, *, channels: int = 3) 
     """
     widths = hint_widths(settings, first_width)
     if settings.hint == "dense":
-        return DenseHintInput(first_width, widths, channels=channels)
-    hint: nn.Module = ControlNetConditioningEmbedding(
-        first_width, conditioning_channels=channels, block_out_channels=widths
-    )
+        dense = DenseHintInput(first_width, widths, channels=channels)
+        hint: nn.Module = dense
+        last: nn.Module = dense.out
+    else:
+        sparse = ControlNetConditioningEmbedding(
+            first_width, conditioning_channels=channels, block_out_channels=widths
+        )
+        hint, last = sparse, sparse.conv_out
+    if settings.hint_init == "kaiming":
+        spread_features(hint, except_for=last)
     return hint
+
+
+def spread_features(hint: nn.Module, *, except_for: nn.Module) -> None:
+    """Kaiming's normal weights without biases, so that features come from the hint alone.
+
+    Torch's defaults shrink each layer's features to a third and add biases, so that what reaches
+    the last convolution is mostly the same for every mask. At the widths of a small base training
+    then uses it as a bias and the hint input falls silent: after 350 steps on phantoms two masks
+    moved its output by 1.6 % of its size. Without biases an empty mask gives zero everywhere.
+
+    Args:
+        hint: Fresh hint input.
+        except_for: Its zero convolution, which stays zero.
+    """
+    for module in hint.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module is not except_for:
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -22,6 +22,9 @@ class ModelSettings(Settings):
     """Hint input: the paper's Dense Hint Input, or ControlNet's."""
     hint_widths: tuple[int, ...] | None = None
     """Widths of the hint input; None scales the paper's with the base's first width."""
+    hint_init: Literal["kaiming", "torch"] = "kaiming"
+    """First weights of the hint input: Kaiming's without biases, or torch's defaults as in the
+    release, under which masks hardly tell apart at small widths."""
     train_decoder: bool = True
     """Train the U-Net decoder as the paper does; False is stock ControlNet."""
 
