@@ -47,15 +47,6 @@ def measure_alignment(data: Path, synthetic: Path) -> dict[str, object]:
     return found
 
 
-def multiplies_bf16() -> bool:
-    """Whether this processor has instructions for bf16; without, bf16 is slower than fp32."""
-    import torch
-
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
-        torch.cpu._is_avx512_bf16_supported()
-    )
-
-
 def draw_picture(data: Path, synthetic: Path, target: Path) -> None:
     """Masks, the synthetic images made from them, and the real images they belong to."""
     import numpy as np
@@ -110,7 +101,7 @@ def main() -> None:
         "--set",
         f"train.steps={options.steps}",
         "--set",
-        f"train.precision={'bf16' if multiplies_bf16() else 'fp32'}",
+        "train.precision=auto",
         "--set",
         f"train.learning_rate={RATE}",
     )

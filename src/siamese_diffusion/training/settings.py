@@ -31,8 +31,9 @@ class TrainSettings(Settings):
     """Clamp every element of the gradient to plus and minus this, before the norm."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit needs the extra `8bit` and a GPU."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast precision; weights and optimizer stay float32."""
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    """Autocast precision; weights and optimizer stay float32. `auto` is bf16 where the device has
+    instructions for it, else fp32."""
     channels_last: bool | None = None
     """Keep convolution weights with the channels innermost; the results differ by rounding. None
     does so where it is faster: on CPUs, and on GPUs with bf16 or fp16."""

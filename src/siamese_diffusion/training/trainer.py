@@ -33,6 +33,7 @@ from siamese_diffusion.training.memory import (
     step_memory_hint,
 )
 from siamese_diffusion.training.optimizer import adamw8bit, build_optimizer, learning_rate
+from siamese_diffusion.training.precision import chosen_precision, warn_of_emulation
 from siamese_diffusion.training.processes import choose_device, join_processes
 from siamese_diffusion.training.recipe import OwnRecipe, buffers
 from siamese_diffusion.training.settings import TrainSettings
@@ -109,8 +110,10 @@ class Trainer:
         self._stop = False
         chosen = choose_device(device)
         check_training(settings, device=chosen, world=join_processes(chosen).num_processes)
-        precision = {"fp32": "no"}.get(settings.precision, settings.precision)
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=chosen.type == "cpu")
+        self.precision = chosen_precision(settings, chosen)
+        warn_of_emulation(self.precision, chosen)
+        mixed = {"fp32": "no"}.get(self.precision, self.precision)
+        self.accelerator = Accelerator(mixed_precision=mixed, cpu=chosen.type == "cpu")
         self.device = self.accelerator.device
         self.world = self.accelerator.num_processes
         self.micro, self.accumulation = split_batch(settings, self.world)
@@ -157,6 +160,7 @@ class Trainer:
                     "micro_batch": self.micro,
                     "accumulation": self.accumulation,
                     "device": str(self.device),
+                    "precision": self.precision,
                     "threads": torch.get_num_threads(),
                 },
             )
@@ -364,7 +368,7 @@ def check_training(settings: TrainSettings, *, device: torch.device, world: int)
 def channels_last(settings: TrainSettings, device: torch.device) -> bool:
     """Whether convolution weights are kept with the channels innermost."""
     if settings.channels_last is None:
-        return device.type == "cpu" or settings.precision != "fp32"
+        return device.type == "cpu" or chosen_precision(settings, device) != "fp32"
     return settings.channels_last
 
 
