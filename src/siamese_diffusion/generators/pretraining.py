@@ -142,6 +142,7 @@ def pretrain(
             processes.device,
             flips=settings.flips,
             whiten=whiten and begun is None,
+            quiet=quiet,
         )
     prompt = folder.pairs[0].prompt
     _train_denoiser(base, mean, std, prompt, settings, stages, device, quiet)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.core.weights import store_tensors
 from siamese_diffusion.generators.pretraining_tasks import to_model
 from siamese_diffusion.models.base import Base
@@ -26,6 +27,7 @@ def scaled_latents(
     *,
     flips: bool,
     whiten: bool,
+    quiet: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Moments of every image (and its mirror image), scaled to unit variance; kept on disk.
 
@@ -33,16 +35,7 @@ def scaled_latents(
     """
     stored = _stored_latents(path)
     if stored is None:
-        means, stds = [], []
-        mirrored = [False, True] if flips else [False]
-        for mirror in mirrored:
-            for start in range(0, len(train), 16):
-                image = to_model(np.ascontiguousarray(train[start : start + 16]))
-                image = image.flip(-1) if mirror else image
-                mean, std = encode_moments(base.vae, image.to(device))
-                means.append(mean.cpu())
-                stds.append(std.cpu())
-        mean, std = torch.cat(means).contiguous(), torch.cat(stds).contiguous()
+        mean, std = _moments(base, train, device, flips=flips, quiet=quiet)
         matrix, centre = torch.eye(mean.shape[1]), torch.zeros(mean.shape[1])
         deviation = std.square().mean((0, 2, 3)).sqrt()
         if whiten:
@@ -65,6 +58,24 @@ def scaled_latents(
     factor = float(base.vae.config["scaling_factor"]) / float(stored["spread"])
     base.vae.register_to_config(scaling_factor=factor)
     return stored["mean"] / stored["spread"], stored["std"] / stored["spread"]
+
+
+def _moments(
+    base: Base, train: np.ndarray, device: torch.device, *, flips: bool, quiet: bool
+) -> tuple[Tensor, Tensor]:
+    """Means and deviations of all images, then of all mirror images."""
+    means, stds = [], []
+    mirrored = [False, True] if flips else [False]
+    with ProgressBar("latents", len(mirrored) * len(train), enabled=not quiet) as bar:
+        for number, mirror in enumerate(mirrored):
+            for start in range(0, len(train), 16):
+                image = to_model(np.ascontiguousarray(train[start : start + 16]))
+                image = image.flip(-1) if mirror else image
+                mean, std = encode_moments(base.vae, image.to(device))
+                means.append(mean.cpu())
+                stds.append(std.cpu())
+                bar.advance_to(number * len(train) + min(start + 16, len(train)))
+    return torch.cat(means).contiguous(), torch.cat(stds).contiguous()
 
 
 def _stored_latents(path: Path) -> dict[str, Tensor] | None:
