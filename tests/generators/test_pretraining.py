@@ -134,6 +134,23 @@ def test_both_trainings_left_their_logs(whole: Path) -> None:
     assert [r["step"] for r in psnr] == [2, 4]
 
 
+def test_grids_are_drawn_when_asked_for(phantoms: Path, tmp_path: Path) -> None:
+    asked = {**PLAIN, "steps": 2, "sample_every": 1}
+    pretrain(
+        phantoms, tmp_path / "base", settings_of(autoencoder=asked, denoiser=asked), quiet=True
+    )
+    for stage, rows in (("autoencoder", 2), ("denoiser", 3)):
+        folder = tmp_path / "base" / "stages" / stage
+        grids = [r["file"] for r in read_jsonl(folder / "log.jsonl") if r["event"] == "sample"]
+        assert grids == ["samples/step-00000001.png", "samples/step-00000002.png"]
+        pictures = []
+        for grid in grids:
+            with Image.open(folder / str(grid)) as picture:
+                assert picture.height == rows * 66 + 2
+                pictures.append(picture.tobytes())
+        assert pictures[0] != pictures[1]
+
+
 def test_a_finished_pretraining_repeated_changes_nothing(whole: Path, phantoms: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     pretrain(phantoms, whole, settings_of(), quiet=True)

@@ -29,16 +29,18 @@ def paint_grid(base: Base, prompt: str, *, seed: int) -> Image.Image:
     rows, columns = _GRID
     side = base.size // 8
     shape = (int(base.unet.config["in_channels"]), side, side)
-    noise = torch.stack([normal(shape, seed, "grid", i) for i in range(rows * columns)])
-    c_text = base.embed([prompt]).expand(len(noise), -1, -1)
+    device = next(base.unet.parameters()).device
+    noise = torch.stack([normal(shape, seed, "grid", i) for i in range(rows * columns)]).to(device)
+    c_text = base.embed([prompt]).to(device).expand(len(noise), -1, -1)
 
     def predict(zt: Tensor, t: int) -> Tensor:
-        times = torch.full((len(zt),), t)
+        times = torch.full((len(zt),), t, device=device)
         out: Tensor = base.unet(zt, times, c_text).sample
         return out
 
     latents = ddim_sample(predict, noise, base.scheduler.alphas_cumprod.float(), _GRID_STEPS)
-    return tile(to_uint8(decode(base.vae, latents)).numpy(), columns)
+    latents = latents.to(next(base.vae.parameters()).device)
+    return tile(to_uint8(decode(base.vae, latents)).cpu().numpy(), columns)
 
 
 def tile(images: np.ndarray, columns: int, *, gap: int = 2) -> Image.Image:

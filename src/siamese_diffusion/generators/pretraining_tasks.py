@@ -1,17 +1,23 @@
 """The two trainings behind `siamdiff pretrain`: an autoencoder and a denoiser on its latents."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from PIL import Image
 from torch import Tensor, nn
 
+from siamese_diffusion.core.artifacts import atomic_write_bytes
+from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.seeding import derive_seed, generator, normal
 from siamese_diffusion.data.order import sample_order
 from siamese_diffusion.diffusion.schedule import add_noise
+from siamese_diffusion.generators.model_card import paint_grid, tile
 from siamese_diffusion.models.base import Autoencoder, Base
-from siamese_diffusion.models.latents import encode_moments
+from siamese_diffusion.models.latents import decode, encode_moments, to_uint8
 from siamese_diffusion.objectives.autoencoding import (
     edge_loss,
     posterior_divergence,
@@ -19,6 +25,8 @@ from siamese_diffusion.objectives.autoencoding import (
     reconstruction_loss,
 )
 from siamese_diffusion.objectives.denoising import denoising_loss
+
+_SHOWN = 6  # held-out images in a grid
 
 
 def to_model(images: np.ndarray) -> Tensor:
@@ -53,6 +61,7 @@ class AutoencoderTask:
     Args:
         images: (N, S, S, 3) uint8 to train on.
         held_out: (M, S, S, 3) uint8 for the PSNR.
+        folder: For grids of held-out images above their reconstructions.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class AutoencoderTask:
         images: np.ndarray,
         held_out: np.ndarray,
         *,
+        folder: Path,
         batch_size: int,
         seed: int,
         edge_weight: float,
@@ -76,6 +86,7 @@ class AutoencoderTask:
         self._vae = base.vae
         self._images = images
         self._held_out = held_out
+        self._folder = folder
         self._batch_size = batch_size
         self._seed = seed
         self._flips = flips
@@ -103,8 +114,13 @@ class AutoencoderTask:
     def validate(self, device: torch.device) -> Mapping[str, float]:
         return {"psnr": mean_psnr(self._vae, self._held_out, device)}
 
+    @torch.no_grad()
     def sample(self, step: int, device: torch.device) -> Mapping[str, object]:
-        return {}
+        """Write the first held-out images above their reconstructions."""
+        shown = self._held_out[:_SHOWN]
+        mean, _ = encode_moments(self._vae, to_model(shown).to(device))
+        drawn = to_uint8(decode(self._vae, mean)).cpu().numpy()
+        return store_grid(tile(np.concatenate([shown, drawn]), len(shown)), self._folder, step)
 
 
 @torch.no_grad()
@@ -138,6 +154,8 @@ class DenoiserTask:
     Args:
         mean, std: (N, C, h, w), scaled to unit variance.
         c_text: Embeddings of the prompt and of the empty prompt, (2, L, D).
+        prompt: That prompt, for grids of samples.
+        folder: For these grids.
     """
 
     def __init__(
@@ -147,12 +165,15 @@ class DenoiserTask:
         std: Tensor,
         c_text: Tensor,
         *,
+        prompt: str,
+        folder: Path,
         batch_size: int,
         seed: int,
         empty_prompt_probability: float,
     ) -> None:
         base.unet.requires_grad_(True).train()
         self.objective: nn.Module = DenoiserObjective(base.unet)
+        self._base, self._prompt, self._folder = base, prompt, folder
         self._unet = base.unet
         self._mean, self._std, self._c_text = mean, std, c_text
         self._alpha_bar = base.scheduler.alphas_cumprod.float()
@@ -190,4 +211,15 @@ class DenoiserTask:
         return {}
 
     def sample(self, step: int, device: torch.device) -> Mapping[str, object]:
-        return {}
+        """Write samples at fixed seeds, as in the finished base's card."""
+        picture = paint_grid(self._base, self._prompt, seed=self._seed)
+        return store_grid(picture, self._folder, step)
+
+
+def store_grid(picture: Image.Image, folder: Path, step: int) -> Mapping[str, object]:
+    """Write the grid of a step; what to log of it."""
+    path = RunPaths(folder).sample_grid(step)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    atomic_write_bytes(path, buffer.getvalue())
+    return {"file": f"{path.parent.name}/{path.name}"}
