@@ -16,8 +16,10 @@ from siamese_diffusion.core.errors import (
     Interrupted,
     MemoryExhausted,
     NumericsError,
+    OutputError,
     WeightsError,
 )
+from siamese_diffusion.core.lock import alone_in
 from siamese_diffusion.training.checkpoint import list_checkpoints, load_latest
 from siamese_diffusion.training.settings import TrainSettings
 from siamese_diffusion.training.trainer import channels_last, check_training, split_batch
@@ -297,3 +299,10 @@ def test_channels_go_innermost_where_it_is_faster_or_asked_for(
 ) -> None:
     settings = TrainSettings.model_validate({"precision": precision, "channels_last": asked})
     assert channels_last(settings, torch.device(device)) is expected
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(OutputError, match="another process is working in"):
+        train(tmp_path)
+    train(tmp_path)
+    assert len(list_checkpoints(tmp_path / "checkpoints")) > 0

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from siamese_diffusion.core.errors import ConfigError, Interrupted, NumericsError, WeightsError
+from siamese_diffusion.core.lock import alone_in
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.core.weights import misfits
 from siamese_diffusion.training.checkpoint import TrainingState, load_latest, save_checkpoint
@@ -127,9 +128,11 @@ class Trainer:
             NumericsError: If a term, a gradient or a weight is not finite; the last checkpoint is
                 from before it.
             MemoryExhausted: If the device is out of memory.
+            OutputError: If another process trains in this folder.
             WeightsError: If the checkpoint is of another architecture.
         """
-        with oom_guard(step_memory_hint(self.settings, self.micro, self.micro * self.accumulation)):
+        hint = step_memory_hint(self.settings, self.micro, self.micro * self.accumulation)
+        with alone_in(self.folder, wanted=self.accelerator.is_main_process), oom_guard(hint):
             return self._run()
 
     def _run(self) -> int:
