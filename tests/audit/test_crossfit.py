@@ -117,6 +117,10 @@ def test_verb_writes_scores_and_the_worst_pairs(phantoms: Path, tmp_path: Path) 
     assert content["poor"] == [stem for stem, dice in scores.items() if dice < floor]
     assert content["poor_share"] == len(content["poor"]) / 20
     assert Image.open(tmp_path / "worst_pairs.png").height == 20 * 198 + 4
+    assert len(content["real_pairs"]) == content["n_real"]
+    found = {path.stem for path in (tmp_path / "worst_pairs").iterdir()}
+    assert found == set(scores)
+    assert Image.open(tmp_path / f"worst_pairs/{content['pairs'][0]['stem']}.png").size == (32, 32)
 
 
 def test_sets_too_small_are_refused_with_their_numbers(phantoms: Path) -> None:

@@ -210,3 +210,7 @@ def test_verb_writes_verdict_distances_and_thumbnails(folders: Path, tmp_path: P
     assert content["environment"]["command"]
     panel = Image.open(tmp_path / "audit/near_copies.png")
     assert panel.height > len(PLANTED) * 160
+    closest = content["closest"]
+    assert [one["stem"] for one in closest[:7]] == [one["stem"] for one in content["near_copies"]]
+    assert len(closest) == 24
+    assert closest[-1]["distance"] > closest[-1]["threshold"]  # shown although it is no copy

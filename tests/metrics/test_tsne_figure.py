@@ -48,6 +48,8 @@ def test_figure_has_a_panel_of_real_against_real_and_one_a_method(
     assert numbers["mixing"]["ours"] < numbers["mixing"]["alike"]
     assert numbers["expected"] == pytest.approx(12 / 23)
     assert numbers["extractor"] == "random-64"
+    assert [len(part) for part in numbers["plane"]] == [12] * 4
+    assert all(len(point) == 2 for part in numbers["plane"] for point in part)
 
 
 def test_wrong_formats_names_and_sizes_are_refused(folders: Path, tmp_path: Path) -> None:

@@ -93,6 +93,9 @@ class AlignmentReport:
                 {"stem": s.stem, "dice": s.dice, "boundary": s.boundary, "judges": s.judges}
                 for s in self.synthetic
             ],
+            "real_pairs": [
+                {"stem": s.stem, "dice": s.dice, "boundary": s.boundary} for s in self.real
+            ],
             "segmenter": "SmallUNet, cross-fitted on real pairs only",
             "settings": self.settings.model_dump(mode="json"),
         }

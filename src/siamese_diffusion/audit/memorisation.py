@@ -7,12 +7,11 @@ generator cannot have copied. A second look through an extractor's features is p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from siamese_diffusion.audit import descriptors
@@ -39,6 +38,8 @@ from siamese_diffusion.core.errors import DataError
 from siamese_diffusion.metrics.sets import ImageSet
 
 PIXELS: Final = "pixels"
+MOST_CLOSEST: Final = 24
+"""Neighbours that are written whether they are near copies or not, so that they can be seen."""
 
 
 class MemorisationSettings(Settings):
@@ -53,8 +54,8 @@ class MemorisationSettings(Settings):
 
 
 @dataclass(frozen=True)
-class NearCopy:
-    """A synthetic image closer to a training image than honest images are."""
+class Neighbour:
+    """A synthetic image and the training image that it is closest to in a space."""
 
     stem: str
     path: str
@@ -98,17 +99,25 @@ class SpaceReport:
 
 @dataclass(frozen=True)
 class MemorisationReport:
-    """The audit's result; `as_dict` is what is written."""
+    """The audit's result; `as_dict` is what is written.
+
+    `neighbours` has every image once in each space, in the order of how close it is for its space.
+    """
 
     has_copies: bool
     calibration: str
     spaces: tuple[SpaceReport, ...]
-    near_copies: tuple[NearCopy, ...]
+    neighbours: tuple[Neighbour, ...]
     distances: dict[str, list[float]]
     n_real: int
     n_synthetic: int
     n_holdout: int
     settings: MemorisationSettings
+
+    @property
+    def near_copies(self) -> tuple[Neighbour, ...]:
+        """Those closer to a training image than honest images are."""
+        return tuple(one for one in self.neighbours if one.distance < one.threshold)
 
     @property
     def verdict(self) -> str:
@@ -137,6 +146,7 @@ class MemorisationReport:
             "n_holdout": self.n_holdout,
             "spaces": [asdict(space) for space in self.spaces],
             "near_copies": [asdict(copy) for copy in self.near_copies],
+            "closest": [asdict(one) for one in self.neighbours[:MOST_CLOSEST]],
             "distances": self.distances,
             "settings": self.settings.model_dump(mode="json"),
         }
@@ -178,7 +188,7 @@ def memorisation(
     step = Steps(progress, total)
 
     pixels = PixelSpace(real, settings.candidates)
-    reports, copies, distances = [], [], {}
+    reports, neighbours, distances = [], [], {}
     runs: list[tuple[str, Callable[[ImageSet, bool], Closest], Callable[[ImageSet], Rows]]] = [
         (PIXELS, lambda s, own: pixels.closest(s, exclude_self=own, step=step), pixel_rows)
     ]
@@ -193,7 +203,6 @@ def memorisation(
         made = find(synthetic, False)
         honest = find(real, True) if holdout is None else find(holdout, False)
         threshold = calibrate(honest.distance, settings.rate / spaces)
-        near = flags(made.distance, threshold)
         share = None
         if holdout is not None:
             share = closer_to_train(
@@ -201,13 +210,13 @@ def memorisation(
             )
         alarms = false_alarms(honest.distance, settings.rate / spaces, settings.seed)
         reports.append(_space_report(name, made, honest, threshold, share, alarms))
-        copies += _copies(name, real, synthetic, made, near, threshold)
+        neighbours += _neighbours(name, real, synthetic, made, threshold)
         distances[name] = [round(float(d), 6) for d in made.distance]
     return MemorisationReport(
         has_copies=any(r.chance < VERDICT_RATE / spaces for r in reports),
         calibration="hold-out images" if holdout else "training images among each other",
         spaces=tuple(reports),
-        near_copies=tuple(sorted(copies, key=lambda c: c.distance / max(c.threshold, 1e-9))),
+        neighbours=tuple(sorted(neighbours, key=lambda c: c.distance / max(c.threshold, 1e-9))),
         distances=distances,
         n_real=len(real),
         n_synthetic=len(synthetic),
@@ -239,20 +248,14 @@ def _space_report(
     )
 
 
-def _copies(
-    space: str,
-    real: ImageSet,
-    synthetic: ImageSet,
-    made: Closest,
-    near: npt.NDArray[np.bool_],
-    threshold: Threshold,
-) -> list[NearCopy]:
-    found: list[NearCopy] = []
-    rows: Sequence[int] = [int(i) for i in np.flatnonzero(near)]
-    for index in rows:
-        file, source = synthetic.files[index], real.files[int(made.row[index])]
+def _neighbours(
+    space: str, real: ImageSet, synthetic: ImageSet, made: Closest, threshold: Threshold
+) -> list[Neighbour]:
+    found: list[Neighbour] = []
+    for index, file in enumerate(synthetic.files):
+        source = real.files[int(made.row[index])]
         found.append(
-            NearCopy(
+            Neighbour(
                 stem=file.stem,
                 path=str(file.path),
                 nearest=source.stem,

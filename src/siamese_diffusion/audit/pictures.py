@@ -45,9 +45,14 @@ def write_panel(path: Path, rows: Sequence[PanelRow]) -> None:
             canvas.paste(Image.fromarray(resize_image(picture, _SIDE)), (4 + column * 164, top))
         draw.multiline_text((6, top + _SIDE + 2), row.text, fill=_INK)
         top += _SIDE + _TEXT + 4
+    atomic_write_bytes(path, png_bytes(np.asarray(canvas)))
+
+
+def png_bytes(pixels: Pixels) -> bytes:
+    """A picture, uint8 (H, W) or (H, W, 3), as the content of a PNG file."""
     buffer = BytesIO()
-    canvas.save(buffer, format="PNG")
-    atomic_write_bytes(path, buffer.getvalue())
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def outlined(image: Pixels, mask: Pixels, found: Pixels | None = None) -> Pixels:

@@ -9,8 +9,8 @@ import numpy as np
 
 from siamese_diffusion.audit.crossfit import AlignmentReport
 from siamese_diffusion.audit.memorisation import MemorisationReport
-from siamese_diffusion.audit.pictures import PanelRow, outlined, write_panel
-from siamese_diffusion.core.artifacts import atomic_write_json
+from siamese_diffusion.audit.pictures import PanelRow, outlined, png_bytes, write_panel
+from siamese_diffusion.core.artifacts import atomic_write_bytes, atomic_write_json, make_folder
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.folders import AuditPaths
 from siamese_diffusion.data.images import read_image, resize_mask
@@ -31,6 +31,7 @@ def write_memorisation(
     """
     paths = AuditPaths(out)
     content = {
+        "kind": "memorisation",
         **report.as_dict(),
         "real": {"path": str(real.root), "fingerprint": real.fingerprint},
         "synthetic": {"path": str(synthetic.root), "fingerprint": synthetic.fingerprint},
@@ -79,11 +80,14 @@ def write_alignment(
 ) -> None:
     """Write `alignment.json`, and the worst pairs with both outlines as `worst_pairs.png`.
 
+    What was found in them is kept as masks in `worst_pairs/`, so that a page can show it.
+
     Raises:
         OutputError: If `out` cannot be written.
     """
     paths = AuditPaths(out)
     content = {
+        "kind": "alignment",
         **report.as_dict(),
         "real": {"path": str(real.root), "fingerprint": real.fingerprint()},
         "synthetic": {"path": str(synthetic.root), "fingerprint": synthetic.fingerprint()},
@@ -92,10 +96,13 @@ def write_alignment(
     atomic_write_json(paths.alignment, content)
     worst = sorted(range(len(report.synthetic)), key=lambda row: report.synthetic[row].dice)
     rows = []
+    make_folder(paths.found)
     for row in worst[:MOST_SHOWN]:
         score = report.synthetic[row]
         image, mask = synthetic.image(row, _PANEL_SIDE), synthetic.mask(row, _PANEL_SIDE)
-        found = resize_mask(report.found[row].astype(np.uint8) * 255, _PANEL_SIDE)
+        small = report.found[row].astype(np.uint8) * 255
+        atomic_write_bytes(paths.found_in(score.stem), png_bytes(small))
+        found = resize_mask(small, _PANEL_SIDE)
         text = (
             f"{score.stem}: Dice {score.dice:.3f}, boundary {score.boundary:.3f}\n"
             "cyan: its mask, yellow: what the segmenter found"

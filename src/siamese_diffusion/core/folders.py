@@ -182,6 +182,14 @@ class AuditPaths:
     def worst_pairs(self) -> Path:
         return self.root / "worst_pairs.png"
 
+    @property
+    def found(self) -> Path:
+        """What segmenters found in the worst pairs, as masks."""
+        return self.root / "worst_pairs"
+
+    def found_in(self, stem: str) -> Path:
+        return self.found / f"{stem}.png"
+
 
 @dataclass(frozen=True)
 class StudyPaths:

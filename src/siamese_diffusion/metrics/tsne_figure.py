@@ -28,6 +28,7 @@ from siamese_diffusion.metrics.tsne import ITERATIONS, PERPLEXITY, tsne
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KIND: Final = "tsne"
 SUFFIXES: Final = (".png", ".svg", ".pdf")
 _REAL: Final = "#1f77b4"
 _OTHER: Final = "#d62728"
@@ -52,6 +53,9 @@ def plot_tsne(
     out: Path,
 ) -> dict[str, float]:
     """Write the figure to `out`, and its numbers beside it as JSON.
+
+    There, `plane` has the points of the real set, of its other half and of each method, in this
+    order, for pages that draw them.
 
     Args:
         real: Real images; half of them are the first panel's other half.
@@ -110,6 +114,7 @@ def plot_tsne(
     figure.savefig(buffer, format=out.suffix[1:], dpi=150)
     atomic_write_bytes(out, buffer.getvalue())
     numbers = {
+        "kind": KIND,
         "mixing": found,
         "expected": expected_mixing(points, points),
         "points": points,
@@ -118,6 +123,7 @@ def plot_tsne(
         "resize": extractor.resize,
         "real": real.fingerprint,
         "methods": {name: images.fingerprint for name, images in methods},
+        "plane": [[[round(float(v), 2) for v in point] for point in part] for part in parts],
         "settings": settings.model_dump(mode="json"),
         "environment": snapshot(),
     }
