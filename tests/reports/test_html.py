@@ -295,7 +295,7 @@ def test_other_folders_are_refused_with_what_was_found(tmp_path: Path, data: Pat
         write_report([data])
     with pytest.raises(DataError, match=r"nowhere' does not exist; expected a run folder"):
         write_report([tmp_path / "nowhere"])
-    with pytest.raises(DataError, match=r"00\.png' is a file; expected"):
+    with pytest.raises(DataError, match=r"00\.png' is a file, but none of a score, an audit"):
         write_report([data / "masks" / "00.png"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty' holds nothing; expected"):

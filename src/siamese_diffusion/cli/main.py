@@ -305,10 +305,10 @@ def export(
 
 @app.command()
 def report(
-    sources: Annotated[list[Path], typer.Argument(help="Run folders and synthetic sets.")],
+    sources: Annotated[list[Path], typer.Argument(help="Runs, sets, scores, audits, t-SNE.")],
     out: Annotated[Path | None, typer.Option(help="Default: report.html in the first.")] = None,
 ) -> None:
-    """Write one self-contained HTML page about runs and synthetic sets."""
+    """Write one self-contained HTML page about runs, synthetic sets and their audits."""
     from siamese_diffusion.generators.settings import SiameseFitSettings
     from siamese_diffusion.reports.html import write_report
 

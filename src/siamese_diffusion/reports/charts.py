@@ -207,11 +207,11 @@ def line_chart(
     for value in log_ticks(low, high) if log else linear_ticks(low, high, 5):
         _, y = place(x_low, value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_label(_LEFT - 7, y + 4, f"{value:g}", "end"))
+        parts.append(text_at(_LEFT - 7, y + 4, f"{value:g}", "end"))
     for value in linear_ticks(x_low, x_high, 6 if not legend else 4):
         x, _ = place(value, high)
-        parts.append(_label(x, HEIGHT - _BOTTOM + 17, f"{value:,.0f}", "middle"))
-    parts.append(_label((_LEFT + right) / 2, HEIGHT - 6, "training step", "middle"))
+        parts.append(text_at(x, HEIGHT - _BOTTOM + 17, f"{value:,.0f}", "middle"))
+    parts.append(text_at((_LEFT + right) / 2, HEIGHT - 6, "training step", "middle"))
     base = HEIGHT - _BOTTOM
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{base}" y2="{base}"/>')
     for number, line in enumerate(series):
@@ -229,9 +229,9 @@ def line_chart(
             y = _TOP + 10 + 19 * number
             parts.append(
                 f'<line {style} stroke-width="2" x1="{right + 12}" x2="{right + 38}" '
-                f'y1="{y - 4}" y2="{y - 4}"/>{_label(right + 44, y, line.label, "start")}'
+                f'y1="{y - 4}" y2="{y - 4}"/>{text_at(right + 44, y, line.label, "start")}'
             )
-    return _svg(title, description, HEIGHT, parts)
+    return svg_element(title, description, HEIGHT, parts)
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, float]], *, description: str) -> str:
@@ -240,12 +240,12 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], *, description: str
     for number, (label, value) in enumerate(bars):
         y = 8 + 34 * number
         length = max(0.0, min(1.0, value)) * (right - left)
-        parts.append(_label(left - 10, y + 17, label, "end"))
+        parts.append(text_at(left - 10, y + 17, label, "end"))
         parts.append(f'<rect class="track" x="{left}" y="{y}" width="{right - left}" height="24"/>')
         colour = _COLOURS[(2, 4, 3)[number % 3]]
         parts.append(f'<rect x="{left}" y="{y}" width="{length:.1f}" height="24" fill="{colour}"/>')
-        parts.append(_label(right + 8, y + 17, f"{value:.3f}", "start"))
-    return _svg(title, description, 10 + 34 * len(bars), parts)
+        parts.append(text_at(right + 8, y + 17, f"{value:.3f}", "start"))
+    return svg_element(title, description, 10 + 34 * len(bars), parts)
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -353,14 +353,18 @@ def _thinned(points: Points) -> Points:
     return [points[round(i * step)] for i in range(MOST_POINTS)]
 
 
-def _label(x: float, y: float, text: str, anchor: str) -> str:
+def text_at(x: float, y: float, text: str, anchor: str) -> str:
+    """A line of text in a chart, escaped; `anchor` is start, middle or end."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(title: str, description: str, height: int, parts: Sequence[str]) -> str:
+def svg_element(
+    title: str, description: str, height: int, parts: Sequence[str], *, width: int = WIDTH
+) -> str:
+    """A whole chart from its parts, with its words for screen readers."""
     name = escape(f"{title}. {description}", quote=True)
     return (
-        f'<svg role="img" viewBox="0 0 {WIDTH} {height}" aria-label="{name}">'
+        f'<svg role="img" viewBox="0 0 {width} {height}" aria-label="{name}">'
         + "".join(parts)
         + "</svg>"
     )

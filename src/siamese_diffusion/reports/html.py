@@ -6,7 +6,6 @@ sentence. All numbers come from files; what a file does not say is "not recorded
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +18,10 @@ import yaml
 from siamese_diffusion import __version__
 from siamese_diffusion.core.artifacts import atomic_write_text, read_json
 from siamese_diffusion.core.config import flatten
-from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.core.errors import ConfigError, OutputError
 from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.reports import panels
+from siamese_diffusion.reports.assessments import Assessment, read_assessment
 from siamese_diffusion.reports.charts import (
     NOT_RECORDED,
     Curves,
@@ -30,20 +30,23 @@ from siamese_diffusion.reports.charts import (
     training_speed,
 )
 from siamese_diffusion.reports.reading import (
+    Rows,
+    count_of,
+    in_words,
+    mapping_of,
+    number_of,
     optional_json,
     optional_yaml,
     read_records,
+    rows_of,
     torn_remark,
 )
+from siamese_diffusion.reports.sources import EXPECTED, Source, recognise
 
 NOT_THERE: Final = "(no such setting)"
 REPORT_NAME: Final = "report.html"
 ALIGNMENT_NAME: Final = "alignment.json"
 TEMPLATE_NAME: Final = "report.html.j2"
-EXPECTED: Final = (
-    "a run folder (run.json, written by `siamdiff fit`) or a synthetic set "
-    "(plan.json and manifest.jsonl, written by `siamdiff sample`)"
-)
 # Plain words for the numbers of alignment.json; other keys are shown as they are.
 DICE_WORDS: Final = {
     "dice_on_synthetic": "Synthetic images, their own masks",
@@ -51,8 +54,8 @@ DICE_WORDS: Final = {
     "dice_on_real": "Original images, their own masks",
 }
 _LOG_KEYS: Final = ("event", "step", "seconds", "file")
-Rows = tuple[tuple[str, str], ...]
-Kind = Literal["run", "synthetic"]
+# Long lists of an alignment audit, which has a section of its own.
+_NOT_MEASURED: Final = ("kind", "pairs", "real_pairs", "poor", "environment")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class RunSection:
     grids: panels.Grids
     grid_settings: Rows
     remarks: tuple[str, ...]
-    kind: Kind = "run"
+    kind: Literal["run"] = "run"
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,10 @@ class SyntheticSection:
     dice: Mapping[str, float]
     dice_chart: str | None
     remarks: tuple[str, ...]
-    kind: Kind = "synthetic"
+    kind: Literal["synthetic"] = "synthetic"
 
 
-Section = RunSection | SyntheticSection
+Section = RunSection | SyntheticSection | Assessment
 
 
 def write_report(
@@ -113,11 +116,13 @@ def write_report(
     *,
     defaults: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write one HTML page about runs and synthetic sets, without network or scripts.
+    """Write one HTML page about runs, synthetic sets and their audits, without network or scripts.
 
     Args:
-        sources: Run folders and synthetic sets, recognised by their files, in any mixture.
-        out: HTML file to write; None takes `report.html` in the first source.
+        sources: Run folders, synthetic sets, score files, folders of audits and t-SNE figures,
+            recognised by their content, in any mixture.
+        out: HTML file to write; None takes `report.html` in the first source, or beside it if
+            that is a file.
         defaults: The paper's settings, to tell what differs; None leaves that out.
 
     Returns:
@@ -125,55 +130,40 @@ def write_report(
 
     Raises:
         ConfigError: If there is no source or the extra `report` is not installed.
-        DataError: If a source is neither a run folder nor a synthetic set.
+        DataError: If a source is none of these.
         OutputError: If a source's files are damaged or the page cannot be written.
     """
     sources = [Path(source) for source in sources]
     if not sources:
         raise ConfigError("a report needs at least one source", hint=f"name {EXPECTED}")
-    kinds = [recognise(source) for source in sources]
-    out = sources[0] / REPORT_NAME if out is None else Path(out)
+    found: list[Source] = []
+    for part in (part for source in sources for part in recognise(source)):
+        if part not in found or part.kind in ("run", "synthetic"):  # an audit may be named twice
+            found.append(part)
+    if out is None:
+        out = (sources[0] if sources[0].is_dir() else sources[0].parent) / REPORT_NAME
+    out = Path(out)
     if out.is_dir():
         raise OutputError(
             f"'{out}' is a folder; the report is one file", hint=f"write {out / REPORT_NAME}"
         )
-    sets, runs = max(1, kinds.count("synthetic")), max(1, kinds.count("run"))
+    runs = [part.path for part in found if part.kind == "run"]
+    sets = [part.path for part in found if part.kind == "synthetic"]
     # Shared out among the sources, so that the page stays small however many there are.
-    most_items = max(4, panels.MOST_ITEMS // sets)
-    most_grids = max(2, panels.MOST_GRIDS // runs)
-    sections: list[Section] = [
-        read_run(source, most_grids, defaults)
-        if kind == "run"
-        else read_synthetic(source, most_items)
-        for source, kind in zip(sources, kinds, strict=True)
-    ]
+    most_items = max(4, panels.MOST_ITEMS // max(1, len(sets)))
+    most_grids = max(2, panels.MOST_GRIDS // max(1, len(runs)))
+
+    def read(part: Source) -> Section:
+        if part.kind == "run":
+            return read_run(part.path, most_grids, defaults)
+        if part.kind == "synthetic":
+            return read_synthetic(part.path, most_items)
+        return read_assessment(part, sets)
+
+    found.sort(key=lambda part: part.kind not in ("run", "synthetic"))  # stable: the others last
+    sections = [read(part) for part in found]
     atomic_write_text(out, render(sections))
     return out
-
-
-def recognise(source: Path) -> Kind:
-    """Tell a run folder from a synthetic set by its files.
-
-    Raises:
-        DataError: If it is neither; names what was found and what is expected.
-    """
-    if not source.is_dir():
-        what = "is a file" if source.exists() else "does not exist"
-        raise DataError(f"'{source}' {what}; expected {EXPECTED}", hint="check the path")
-    if RunPaths(source).run.is_file():
-        return "run"
-    paths = SyntheticPaths(source)
-    if paths.plan_header.is_file() and paths.manifest.is_file():
-        return "synthetic"
-    if paths.plan_header.is_file():
-        raise DataError(
-            f"'{source}' holds plan.json but no manifest.jsonl: no image is finished yet",
-            hint="run the same `siamdiff sample` command again, then the report",
-        )
-    found = sorted(entry.name for entry in source.iterdir())
-    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-    shown = (", ".join(found[:6]) + more) if found else "nothing"
-    raise DataError(f"'{source}' holds {shown}; expected {EXPECTED}", hint="check the path")
 
 
 def render(sections: Sequence[Section]) -> str:
@@ -183,21 +173,24 @@ def render(sections: Sequence[Section]) -> str:
         ConfigError: If the template engine is not installed.
     """
     try:
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
         from markupsafe import Markup
     except ImportError as error:
         raise ConfigError(
             f"reports need '{error.name}', which is not installed",
             hint="pip install 'siamese-diffusion[report]'",
         ) from error
+    folder = resources.files("siamese_diffusion.reports") / "templates"
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
     )
     # Only for our own charts, whose texts are escaped where they are drawn.
     environment.filters["svg"] = Markup
-    folder = resources.files("siamese_diffusion.reports") / "templates"
-    template = environment.from_string((folder / TEMPLATE_NAME).read_text(encoding="utf-8"))
-    return template.render(
+    return environment.get_template(TEMPLATE_NAME).render(
         sections=sections,
         runs_by_model={s.model: s for s in sections if s.kind == "run" and s.model},
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -211,17 +204,17 @@ def read_run(
     """Facts, curves and sample grids of a run folder."""
     paths = RunPaths(root)
     run = read_json(paths.run)
-    data, base = _mapping(run.get("data")), _mapping(run.get("base"))
+    data, base = mapping_of(run.get("data")), mapping_of(run.get("base"))
     config = optional_yaml(paths.config)
-    batch = _count(flatten(config).get("train.batch_size"))
+    batch = count_of(flatten(config).get("train.batch_size"))
     records, torn = read_records(paths.log)
     samples = [record for record in records if record.get("event") == "sample"]
     sampled = samples[-1] if samples else {}
-    grids = panels.sample_grids(root, _count(sampled.get("columns")), most_grids)
-    pairs, size = _count(data.get("pairs")), _count(run.get("size"))
-    steps = _count(run.get("step"))
+    grids = panels.sample_grids(root, count_of(sampled.get("columns")), most_grids)
+    pairs, size = count_of(data.get("pairs")), count_of(run.get("size"))
+    steps = count_of(run.get("step"))
     if run.get("state") == "training":  # run.json counts when the training ends, the log before
-        logged = [_count(r.get("step")) or 0 for r in records if r.get("event") == "train"]
+        logged = [count_of(r.get("step")) or 0 for r in records if r.get("event") == "train"]
         steps = max([steps or 0, *logged])
     passes = f"{steps * batch / pairs:,.1f}" if steps and batch and pairs else NOT_RECORDED
     rule = data.get("mask_rule")
@@ -229,22 +222,22 @@ def read_run(
     base_words = " ".join(str(base[key]) for key in ("kind", "reference") if base.get(key))
     model = run.get("model_sha256")
     facts = (
-        ("State", _text(run.get("state"))),
-        ("Generator", _text(run.get("generator"))),
-        ("Data set", _text(data.get("root"))),
-        ("Split", _text(data.get("split"), none="none (all pairs)" if data else NOT_RECORDED)),
-        ("Image-mask pairs", _text(pairs)),
-        ("Mask rule", _text(rule)),
-        ("Prompt", _text(run.get("prompt"))),
+        ("State", in_words(run.get("state"))),
+        ("Generator", in_words(run.get("generator"))),
+        ("Data set", in_words(data.get("root"))),
+        ("Split", in_words(data.get("split"), none="none (all pairs)" if data else NOT_RECORDED)),
+        ("Image-mask pairs", in_words(pairs)),
+        ("Mask rule", in_words(rule)),
+        ("Prompt", in_words(run.get("prompt"))),
         ("Image size", f"{size} x {size} pixels" if size else NOT_RECORDED),
         ("Base model", base_words or NOT_RECORDED),
-        ("Training steps", f"{_text(steps)} of {_text(run.get('max_steps'))}"),
+        ("Training steps", f"{in_words(steps)} of {in_words(run.get('max_steps'))}"),
         ("Effective batch", f"{batch:,} pairs a step" if batch else NOT_RECORDED),
         ("Passes over the data", passes),
         *training_speed(records),
-        ("Data fingerprint", _text(data.get("fingerprint"))),
-        ("Base hash", _text(base.get("sha256"))),
-        ("Model hash", _text(model)),
+        ("Data fingerprint", in_words(data.get("fingerprint"))),
+        ("Base hash", in_words(base.get("sha256"))),
+        ("Model hash", in_words(model)),
     )
     root_name = data.get("root")
     return RunSection(
@@ -256,17 +249,17 @@ def read_run(
         split=str(data["split"]) if data.get("split") else None,
         pairs=pairs,
         steps=steps,
-        max_steps=_count(run.get("max_steps")),
+        max_steps=count_of(run.get("max_steps")),
         batch=batch,
         size=size,
         model=str(model) if model else None,
         facts=facts,
         differing=None if defaults is None else _differing(config, flatten(defaults)),
         config=yaml.safe_dump(config, sort_keys=False) if config else None,
-        environment=_rows(flatten(_mapping(optional_json(paths.environment)))),
+        environment=rows_of(flatten(mapping_of(optional_json(paths.environment)))),
         curves=training_curves(records),
         grids=grids,
-        grid_settings=_rows({k: v for k, v in sampled.items() if k not in _LOG_KEYS}),
+        grid_settings=rows_of({k: v for k, v in sampled.items() if k not in _LOG_KEYS}),
         remarks=(*grids.remarks, *torn_remark(paths.log, torn)),
     )
 
@@ -275,48 +268,45 @@ def read_synthetic(root: Path, most_items: int) -> SyntheticSection:
     """Facts, measured numbers and panels of a synthetic set."""
     paths = SyntheticPaths(root)
     header = read_json(paths.plan_header)
-    settings, origin = _mapping(header.get("settings")), _mapping(header.get("origin"))
+    settings, origin = mapping_of(header.get("settings")), mapping_of(header.get("origin"))
     lines, torn = read_records(paths.manifest)
     by_name = {str(line["id"]): line for line in lines if "id" in line}
-    records = sorted(by_name.values(), key=lambda line: _count(line.get("index")) or 0)
-    planned, model = _count(header.get("items")), settings.get("model_sha256")
+    records = sorted(by_name.values(), key=lambda line: count_of(line.get("index")) or 0)
+    planned, model = count_of(header.get("items")), settings.get("model_sha256")
     shown = panels.synthetic_items(root, header, records, most_items)
-    measured = _mapping(optional_json(root / ALIGNMENT_NAME))
-    dice = {
-        key: float(value)
-        for key in DICE_WORDS
-        if isinstance(value := measured.get(key), int | float) and math.isfinite(value)
-    }
+    measured = mapping_of(optional_json(root / ALIGNMENT_NAME))
+    measured = {key: value for key, value in measured.items() if key not in _NOT_MEASURED}
+    dice = {key: value for key in DICE_WORDS if (value := number_of(measured.get(key))) is not None}
     bars = [(DICE_WORDS[key], value) for key, value in dice.items()]
     words = ", ".join(f"{label}: {value:.3f}" for label, value in bars)
     facts = (
-        ("Images planned", _text(planned)),
-        ("Images finished", _text(len(records))),
-        ("Recipe of the masks", _text(settings.get("recipe"))),
-        ("Images per mask", _text(settings.get("folds"))),
-        ("Masks from", _text(origin.get("masks"))),
-        ("Split of the masks", _text(settings.get("split"), none="none (all masks)")),
-        ("Mask rule", _text(origin.get("mask_rule"))),
-        ("Prompt", _text(settings.get("prompt"))),
-        ("Sampler", f"DDIM, {_text(settings.get('steps'))} steps, eta 0"),
-        ("Guidance scale", _text(settings.get("guidance_scale"))),
+        ("Images planned", in_words(planned)),
+        ("Images finished", in_words(len(records))),
+        ("Recipe of the masks", in_words(settings.get("recipe"))),
+        ("Images per mask", in_words(settings.get("folds"))),
+        ("Masks from", in_words(origin.get("masks"))),
+        ("Split of the masks", in_words(settings.get("split"), none="none (all masks)")),
+        ("Mask rule", in_words(origin.get("mask_rule"))),
+        ("Prompt", in_words(settings.get("prompt"))),
+        ("Sampler", f"DDIM, {in_words(settings.get('steps'))} steps, eta 0"),
+        ("Guidance scale", in_words(settings.get("guidance_scale"))),
         ("Seed of the set", str(settings.get("seed", NOT_RECORDED))),
-        ("Image size", "{0} x {0} pixels".format(_text(settings.get("size")))),
-        ("Training run", _text(origin.get("run"))),
-        ("Fingerprint of its data", _text(origin.get("run_data_fingerprint"))),
-        ("Model hash", _text(model)),
-        ("Plan hash", _text(header.get("plan_sha256"))),
+        ("Image size", "{0} x {0} pixels".format(in_words(settings.get("size")))),
+        ("Training run", in_words(origin.get("run"))),
+        ("Fingerprint of its data", in_words(origin.get("run_data_fingerprint"))),
+        ("Model hash", in_words(model)),
+        ("Plan hash", in_words(header.get("plan_sha256"))),
     )
     return SyntheticSection(
         name=root.resolve().name,
         path=str(root),
         planned=planned,
         finished=len(records),
-        folds=_count(settings.get("folds")),
+        folds=count_of(settings.get("folds")),
         recipe=str(settings["recipe"]) if settings.get("recipe") else None,
         model=str(model) if model else None,
         facts=facts,
-        settings=_rows(flatten(settings)),
+        settings=rows_of(flatten(settings)),
         items=shown.items,
         source=shown.source,
         measured=tuple((key, _measured(key, v)) for key, v in flatten(measured).items()),
@@ -331,37 +321,11 @@ def _differing(
 ) -> tuple[tuple[str, str, str], ...]:
     """(key, value, default) of resolved settings that are not the default, which is the paper's."""
     return tuple(
-        (key, _text(value, none="none"), _text(default.get(key, NOT_THERE), none="none"))
+        (key, in_words(value, none="none"), in_words(default.get(key, NOT_THERE), none="none"))
         for key, value in flatten(config).items()
         if value != default.get(key, NOT_THERE)
     )
 
 
-def _mapping(value: object) -> dict[str, object]:
-    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _rows(flat: Mapping[str, object]) -> Rows:
-    return tuple((key, _text(value, none="none")) for key, value in flat.items())
-
-
 def _measured(key: str, value: object) -> str:
-    return _text(value) + (f" ({DICE_WORDS[key].lower()})" if key in DICE_WORDS else "")
-
-
-def _text(value: object, none: str = NOT_RECORDED) -> str:
-    if value is None:
-        return none
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) < 10**9 else str(value)  # seeds are not counts
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value) or "none"
-    return str(value) or "(empty)"
+    return in_words(value) + (f" ({DICE_WORDS[key].lower()})" if key in DICE_WORDS else "")

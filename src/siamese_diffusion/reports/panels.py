@@ -162,22 +162,25 @@ def evenly(values: Sequence[_T], most: int) -> list[_T]:
     return [values[round(i * (n - 1) / (most - 1))] for i in range(most)]
 
 
-def outlined(image: Pixels, mask: Pixels) -> Image.Image:
+def outlined(
+    image: Pixels, mask: Pixels, colour: tuple[int, int, int] = OUTLINE_COLOUR
+) -> Image.Image:
     """The image with the outline of the mask: a bright line with a dark halo.
 
     Args:
         image: RGB uint8 (S, S, 3).
         mask: uint8 {0, 255}, any size; stretched over the image.
+        colour: RGB of the line.
     """
     size = (image.shape[1] * _FINE, image.shape[0] * _FINE)
     smooth = Image.fromarray(mask).resize(size, Image.Resampling.BICUBIC)
     inside = np.asarray(smooth) > _MASK_THRESHOLD
     picture = Image.fromarray(image)
-    for colour, width in ((_HALO_COLOUR, 4), (OUTLINE_COLOUR, 2)):  # in image pixels
+    for ink, width in ((_HALO_COLOUR, 4), (colour, 2)):  # in image pixels
         reach = width * _FINE // 2
         band = np.where(_grown(inside, reach) & _grown(~inside, reach), 255, 0).astype(np.uint8)
         alpha = Image.fromarray(band).resize(picture.size, Image.Resampling.BOX)
-        picture.paste(Image.new("RGB", picture.size, colour), mask=alpha)
+        picture.paste(Image.new("RGB", picture.size, ink), mask=alpha)
     return picture
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from siamese_diffusion.core.errors import OutputError
+from siamese_diffusion.reports.charts import NOT_RECORDED
+
+Rows = tuple[tuple[str, str], ...]
 
 
 def read_records(path: Path) -> tuple[list[dict[str, object]], int]:
@@ -61,3 +66,40 @@ def optional_yaml(path: Path) -> dict[str, object]:
     except yaml.YAMLError as error:
         raise OutputError(f"'{path}' is not readable YAML ({error})", hint="mend it") from error
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+def mapping_of(value: object) -> dict[str, object]:
+    """A mapping with its keys as text; empty for anything else."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
+
+
+def count_of(value: object) -> int | None:
+    """An integer, or None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def number_of(value: object) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def rows_of(flat: Mapping[str, object]) -> Rows:
+    """Keys with their values in words."""
+    return tuple((key, in_words(value, none="none")) for key, value in flat.items())
+
+
+def in_words(value: object, none: str = NOT_RECORDED) -> str:
+    """Any value of a file as the page writes it."""
+    if value is None:
+        return none
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) < 10**9 else str(value)  # seeds are not counts
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(in_words(item) for item in value) or "none"
+    return str(value) or "(empty)"
