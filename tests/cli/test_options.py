@@ -30,6 +30,7 @@ VERBS = {
     "audit memorisation": "--cache --config --device --extractor --holdout --holdout-split --out "
     "--real --set --split --synthetic",
     "audit alignment": "--config --out --real --set --split --synthetic",
+    "audit artefacts": "--config --out --real --set --split --synthetic",
     "filter": "SYNTHETIC --audit --keep --out",
     "plot tsne": "--cache --config --device --extractor --out --real --set --split --synthetic",
     "segment fit": "--config --copy-paste --device --encoder-weights --model --only-synthetic "

@@ -33,9 +33,10 @@ RULES: Final = {
     "boundary": "boundary=0.05: boundary distance of the alignment audit at most 0.05",
     "aligned": "aligned: Dice not below the worst 5 % of real pairs",
     "original": "original: not listed as a near copy by the memorisation audit",
+    "clean": "clean: not listed by the artefact audit as blank, blurred, noisy or burnt out",
 }
 _WITH_NUMBER: Final = ("dice", "boundary")
-_OF_MEMORISATION: Final = ("original",)
+_OF_ALIGNMENT: Final = ("dice", "boundary", "aligned")
 Scores = Mapping[str, Mapping[str, float | str]]
 Test = Callable[[Mapping[str, float | str]], str | None]
 """Scores of a pair to the reason for its rejection, or None."""
@@ -171,7 +172,8 @@ def _tests(
     """One test a rule, in order, and the audited scores of every pair."""
     scores: dict[str, dict[str, float | str]] = {stem: {} for stem in folder.stems}
     floor = 0.0
-    if any(rule.name not in _OF_MEMORISATION for rule in rules):
+    names = {rule.name for rule in rules}
+    if names & set(_OF_ALIGNMENT):
         content = _audit(audit.alignment, "alignment", folder.fingerprint())
         for pair in _records(content, "pairs"):
             scores[str(pair["stem"])] |= {
@@ -179,10 +181,17 @@ def _tests(
                 "boundary": _number(pair["boundary"]),
             }
         floor = _number(content["poor_below_dice"])
-    if any(rule.name in _OF_MEMORISATION for rule in rules):
+    if "original" in names:
         content = _audit(audit.memorisation, "memorisation", open_set(folder.root).fingerprint)
         for copy in _records(content, "near_copies"):
             scores[str(copy["stem"])].setdefault("copy_of", str(copy["nearest"]))
+    if "clean" in names:
+        content = _audit(audit.artefacts, "artefacts", open_set(folder.root).fingerprint)
+        for image in _records(content, "images"):
+            found = scores[str(image["stem"])]
+            found["artefacts"] = _number(image["score"])
+            if _number(image["score"]) > _number(content["limit"]):
+                found["artefact"] = str(image["farthest"])
     return [_test(rule, floor) for rule in rules], scores
 
 
@@ -205,6 +214,12 @@ def _test(rule: Rule, floor: float) -> Test:
         source = found.get("copy_of")
         return None if source is None else f"near copy of training image '{source}'"
 
+    def is_clean(found: Mapping[str, float | str]) -> str | None:
+        why = found.get("artefact")
+        return None if why is None else f"{why} (artefact score {found['artefacts']:.2f})"
+
+    if rule.name == "clean":
+        return is_clean
     if rule.name == "dice":
         assert rule.limit is not None
         return at_least(rule.limit, "")

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from siamese_diffusion.audit.artefacts import ArtefactReport
 from siamese_diffusion.audit.crossfit import AlignmentReport
 from siamese_diffusion.audit.memorisation import MemorisationReport
 from siamese_diffusion.audit.pictures import PanelRow, outlined, png_bytes, write_panel
@@ -51,6 +52,22 @@ def write_memorisation(
         write_panel(paths.near_copies, rows)
     else:
         paths.near_copies.unlink(missing_ok=True)  # of an earlier audit in the same folder
+
+
+def write_artefacts(report: ArtefactReport, real: ImageSet, synthetic: ImageSet, out: Path) -> None:
+    """Write `artefacts.json`.
+
+    Raises:
+        OutputError: If `out` cannot be written.
+    """
+    content = {
+        "kind": "artefacts",
+        **report.as_dict(),
+        "real": {"path": str(real.root), "fingerprint": real.fingerprint},
+        "synthetic": {"path": str(synthetic.root), "fingerprint": synthetic.fingerprint},
+        "environment": snapshot(),
+    }
+    atomic_write_json(AuditPaths(out).artefacts, content)
 
 
 def memorisation_text(report: MemorisationReport) -> str:

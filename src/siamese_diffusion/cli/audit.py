@@ -100,3 +100,26 @@ def alignment(
         )
     write_alignment(report, pairs, made, out)
     print(report.text())
+
+
+@audit_app.command("artefacts")
+def artefacts(
+    real: Real,
+    synthetic: Synthetic,
+    out: Out,
+    split: Split = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """List images whose plain statistics are unlike those of real ones: blank, blurred, noisy."""
+    from siamese_diffusion.audit.artefacts import ArtefactSettings
+    from siamese_diffusion.audit.artefacts import artefacts as run
+    from siamese_diffusion.audit.writing import write_artefacts
+    from siamese_diffusion.core.config import resolve
+    from siamese_diffusion.metrics.sets import open_real, open_set
+
+    settings = resolve(ArtefactSettings, file=config, overrides=set_ or [])
+    given, made = open_real(real, split=split), open_set(synthetic)
+    report = run(given, made, settings)
+    write_artefacts(report, given, made, out)
+    print(report.text())

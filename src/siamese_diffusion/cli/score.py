@@ -75,7 +75,8 @@ def filter_(
     audit: Annotated[Path, typer.Option(help="Folder that its audits were written to.")],
     out: Annotated[Path, typer.Option(help="New folder for the pairs that pass.")],
     keep: Annotated[
-        list[str], typer.Option(help="dice=0.6, boundary=0.05, aligned or original; repeatable.")
+        list[str],
+        typer.Option(help="dice=0.6, boundary=0.05, aligned, original or clean."),
     ],
 ) -> None:
     """Copy the pairs that passed their audits, with the reasons for all others."""

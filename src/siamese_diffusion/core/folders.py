@@ -175,6 +175,10 @@ class AuditPaths:
         return self.root / "near_copies.png"
 
     @property
+    def artefacts(self) -> Path:
+        return self.root / "artefacts.json"
+
+    @property
     def alignment(self) -> Path:
         return self.root / "alignment.json"
 
