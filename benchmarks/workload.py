@@ -95,10 +95,20 @@ def options(description: str | None) -> argparse.ArgumentParser:
 
 
 def workload(asked: argparse.Namespace) -> Workload:
-    """The workload that the shared options ask for."""
+    """The workload that the shared options ask for.
+
+    Raises:
+        SystemExit: If a GPU is asked for that is not there.
+    """
     small = bool(asked.small)
+    device = torch.device(asked.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit(
+            f"error: --device {asked.device}, but this PyTorch ({torch.__version__}) finds no GPU\n"
+            "hint: --device cpu --small, or install a CUDA build of PyTorch"
+        )
     return Workload(
-        device=torch.device(asked.device),
+        device=device,
         small=small,
         size=asked.size or (64 if small else 384),
         micro_batch=5 if small else 6,

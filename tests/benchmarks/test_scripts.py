@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from benchmarks.__main__ import SCRIPTS, result_path
 from benchmarks.paper_training import training_minutes
 from benchmarks.sampling import differences
@@ -35,6 +36,12 @@ def test_targets_are_for_full_size_on_a_gpu_alone() -> None:
 def test_results_of_small_runs_have_a_file_of_their_own() -> None:
     assert result_path("cpu", small=True).name == "performance-cpu-small.json"
     assert result_path("cuda", small=False).name == "performance-cuda.json"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_told_before_anything_is_built() -> None:
+    with pytest.raises(SystemExit, match=r"--device cuda, but this PyTorch .* finds no GPU"):
+        workload(argparse.Namespace(device="cuda", small=False, size=None, repeats=None))
 
 
 @pytest.mark.slow
