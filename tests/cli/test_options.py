@@ -20,8 +20,9 @@ VERBS = {
     "fit": "--base --config --data --device --dry-run --generator --out --preset --set --split",
     "plan": "--base --config --data --device --generator --like --precision --preset "
     "--samples-per-second --set --split --vram",
-    "sample": "RUN --base --batch-size --config --device --exact --folds --guidance --images "
-    "--masks --out --precision --prompt --recipe --seed --set --split --steps",
+    "sample": "RUN --base --batch-size --config --device --exact --folds --guidance "
+    "--guidance-interval --images --masks --out --precision --prompt --recipe --sampler --seed "
+    "--set --split --steps",
     "import": "CHECKPOINT --base --out --prompt --size",
     "export": "RUN OUT --base --to",
     "score": "--cache --config --device --extractor --holdout --holdout-split --metrics --out "

@@ -68,7 +68,7 @@ def test_sampling_code_cannot_receive_an_image() -> None:
         SiameseNetwork.predict: {"self", "encoded", "c_text", "controls", "frozen"},
         Siamese.sample_latents: {
             *("self", "mask", "c_text", "c_empty", "noise"),
-            *("steps", "guidance_scale"),
+            *("steps", "guidance_scale", "sampler"),
         },
         ddim_sample: {"predict", "noise", "alpha_bar", "steps", "progress", "eta"},
         guide: {"eps_empty", "eps_text", "scale"},

@@ -23,7 +23,7 @@ def sample(
         Literal["real", "random"], typer.Option(help="Masks as they are, or transformed.")
     ] = "real",
     folds: Annotated[int, typer.Option(help="Images per mask.")] = 1,
-    steps: Annotated[int, typer.Option(help="DDIM steps.")] = 50,
+    steps: Annotated[int, typer.Option(help="Steps; dpm-solver++ needs about 20.")] = 50,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 9.0,
     seed: Annotated[int, typer.Option(help="Base of every item's own seed.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images denoised together.")] = 8,
@@ -33,6 +33,12 @@ def sample(
     precision: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Of the denoiser; bf16 is faster on GPUs.")
     ] = "fp32",
+    sampler: Annotated[
+        Literal["ddim", "dpm-solver++"], typer.Option(help="Solver; the paper's is ddim.")
+    ] = "ddim",
+    guidance_interval: Annotated[
+        str | None, typer.Option(help="Timesteps at which guidance acts, LOW:HIGH; default: all.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="Default: the prompt of training.")] = None,
     images: Annotated[
         Path | None,
@@ -71,7 +77,23 @@ def sample(
         prompt=prompt,
         images=images,
         precision=precision,
+        sampler=sampler,
+        guidance_interval=_interval(guidance_interval),
     )
     for warning in done.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{done.out}: {done.planned} planned, {done.made} made, {done.already_there} were there")
+
+
+def _interval(text: str | None) -> tuple[int, int] | None:
+    from siamese_diffusion.core.errors import ConfigError
+
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    if not (colon and low.isdecimal() and high.isdecimal()):
+        raise ConfigError(
+            f"--guidance-interval '{text}' is no interval",
+            hint="give the lowest and the highest timestep, for instance 200:800",
+        )
+    return int(low), int(high)

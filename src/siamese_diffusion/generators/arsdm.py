@@ -65,6 +65,7 @@ class ArSDM(Denoiser[SpadeUNet]):
     """A SPADE U-Net under a one-hot mask; prompts and guidance have no effect."""
 
     Settings: ClassVar[type[FitSettings]] = ArSDMSettings
+    any_sampler = False  # its eta is part of the method
 
     @classmethod
     def own_space(cls, settings: FitSettings) -> PixelSpace:

@@ -7,7 +7,8 @@ Trainer, checkpoints, logs, bulk sampling, manifest and seeds are inherited by w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese_diffusion.core.errors import ConfigError
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.generators.settings import CLOSE_COPY, FitSettings
 from siamese_diffusion.generators.tensors import PairTensors
 from siamese_diffusion.models.pixels import PixelSpace, Space
@@ -29,10 +31,12 @@ class Defaults:
         control: What an image is sampled from; "mask+image" comes with `FromPairs`.
         nature: What its images are, for manifest and PNG text: "synthetic", or how near to real
             ones they are.
+        any_sampler: Whether its sampling takes a `sampler`, beside the paper's.
     """
 
     control: ClassVar[Control] = "mask"
     nature: ClassVar[str] = "synthetic"
+    any_sampler: ClassVar[bool] = False
 
     @classmethod
     def own_space(cls, settings: FitSettings) -> PixelSpace | None:
@@ -177,15 +181,38 @@ def draw(
     *,
     steps: int,
     guidance_scale: float,
+    sampler: Sampler = PAPER,
 ) -> Tensor:
-    """Sample by whatever a generator is sampled from; the image goes to `FromPairs` alone."""
+    """Sample by whatever a generator is sampled from; the image goes to `FromPairs` alone.
+
+    Raises:
+        ConfigError: If a generator that samples in its own way is asked for another.
+    """
+    require_sampler(generator, sampler)
+    given = (c_text, c_empty, noise)
     if isinstance(generator, FromPairs) and image is not None:
-        return generator.sample_from_pairs(
-            mask, image, c_text, c_empty, noise, steps=steps, guidance_scale=guidance_scale
+        from_pairs: Callable[..., Tensor] = generator.sample_from_pairs
+        call = partial(from_pairs, mask, image, *given)
+    else:
+        from_masks: Callable[..., Tensor] = generator.sample_latents
+        call = partial(from_masks, mask, *given)
+    if sampler != PAPER:
+        call = partial(call, sampler=sampler)
+    return call(steps=steps, guidance_scale=guidance_scale)
+
+
+def require_sampler(generator: Generator | type[Generator], sampler: Sampler) -> None:
+    """Refuse another sampler than the paper's where a generator knows only its own.
+
+    Raises:
+        ConfigError: Naming the generator.
+    """
+    if sampler != PAPER and not getattr(generator, "any_sampler", False):
+        name = generator.Settings.model_fields["generator"].default
+        raise ConfigError(
+            f"generator '{name}' samples in a way of its own, but {sampler} was asked for",
+            hint="leave out --sampler and --guidance-interval",
         )
-    return generator.sample_latents(
-        mask, c_text, c_empty, noise, steps=steps, guidance_scale=guidance_scale
-    )
 
 
 def move(generator: Generator, device: torch.device, dtype: torch.dtype | None = None) -> None:

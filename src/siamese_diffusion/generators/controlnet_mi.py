@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from siamese_diffusion.diffusion.ddim import ddim_sample
+from siamese_diffusion.diffusion.dpm_solver import integrate
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.diffusion.schedule import add_noise
 from siamese_diffusion.generators.base import FromPairs
 from siamese_diffusion.generators.denoiser import Condition, Denoiser
@@ -41,6 +42,7 @@ class ControlNetMI(FromPairs, Denoiser[SiameseNetwork]):
 
     Settings = ControlNetMISettings
     needs_images = True
+    any_sampler = True
 
     @classmethod
     def build_network(cls, settings: FitSettings, base: Space) -> SiameseNetwork:
@@ -96,11 +98,12 @@ class ControlNetMI(FromPairs, Denoiser[SiameseNetwork]):
         *,
         steps: int,
         guidance_scale: float,
+        sampler: Sampler = PAPER,
     ) -> Tensor:
-        """DDIM; both prompts see the same mix of mask and image."""
+        """Sample; both prompts see the same mix of mask and image."""
         condition = self.condition({"mask": mask, "image": image})
-        predict = self.guided(condition, c_text, c_empty, guidance_scale)
-        return ddim_sample(predict, noise, self.alpha_bar.to(noise.device), steps)
+        predict = self.guided(condition, c_text, c_empty, guidance_scale, sampler)
+        return integrate(sampler, predict, noise, self.alpha_bar.to(noise.device), steps)
 
     @property
     def _own(self) -> ControlNetMISettings:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from siamese_diffusion.core.errors import ConfigError
-from siamese_diffusion.diffusion.ddim import ddim_sample
+from siamese_diffusion.diffusion.dpm_solver import integrate
 from siamese_diffusion.diffusion.guidance import guide
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.diffusion.schedule import add_noise
 from siamese_diffusion.generators.base import Defaults
 from siamese_diffusion.generators.settings import FitSettings
@@ -50,6 +51,7 @@ class Denoiser(Defaults, ABC, Generic[NetworkT]):
 
     Settings: ClassVar[type[FitSettings]]
     needs_images = False
+    any_sampler = True
 
     def __init__(self, network: NetworkT, settings: FitSettings, base: Space) -> None:
         self.network = network
@@ -120,24 +122,32 @@ class Denoiser(Defaults, ABC, Generic[NetworkT]):
         *,
         steps: int,
         guidance_scale: float,
+        sampler: Sampler = PAPER,
     ) -> Tensor:
-        """DDIM under the condition of a mask; shapes as in `generators.base.Generator`."""
-        predict = self.guided(self.condition({"mask": mask}), c_text, c_empty, guidance_scale)
-        return ddim_sample(predict, noise, self.alpha_bar.to(noise.device), steps)
+        """Sample under the condition of a mask; shapes as in `generators.base.Generator`."""
+        predict = self.guided(
+            self.condition({"mask": mask}), c_text, c_empty, guidance_scale, sampler
+        )
+        return integrate(sampler, predict, noise, self.alpha_bar.to(noise.device), steps)
 
     def guided(
-        self, condition: Condition, c_text: Tensor, c_empty: Tensor, guidance_scale: float
+        self,
+        condition: Condition,
+        c_text: Tensor,
+        c_empty: Tensor,
+        guidance_scale: float,
+        sampler: Sampler = PAPER,
     ) -> Callable[[Tensor, int], Tensor]:
         """A noise predictor for samplers; both prompts share a batch and the same condition."""
-        copies = 1 if guidance_scale == 1 else 2
-        context = c_text if copies == 1 else torch.cat([c_empty, c_text])
-        conditions = tuple(torch.cat([part] * copies) for part in condition)
+        both = (torch.cat([c_empty, c_text]), tuple(torch.cat([part] * 2) for part in condition))
 
         def predict(zt: Tensor, t: int) -> Tensor:
-            z = torch.cat([zt] * copies)
+            guided = guidance_scale != 1 and sampler.guides(t)
+            context, conditions = both if guided else (c_text, condition)
+            z = torch.cat([zt] * 2) if guided else zt
             times = torch.full((len(z),), t, device=z.device)
             eps = self.predict(z, times, context, conditions)
-            if copies == 1:
+            if not guided:
                 return eps
             eps_empty, eps_text = eps.chunk(2)
             return guide(eps_empty, eps_text, guidance_scale)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from siamese_diffusion.core.errors import ConfigError
-from siamese_diffusion.diffusion.ddim import ddim_sample
+from siamese_diffusion.diffusion.dpm_solver import integrate
 from siamese_diffusion.diffusion.guidance import guide
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.diffusion.schedule import add_noise
 from siamese_diffusion.generators.base import Defaults
 from siamese_diffusion.generators.settings import FitSettings, SiameseFitSettings
@@ -42,6 +43,7 @@ class Siamese(Defaults):
     """Mask-Diffusion and Image-Diffusion in training, Mask-Diffusion alone in sampling."""
 
     Settings: ClassVar[type[FitSettings]] = SiameseFitSettings
+    any_sampler = True
 
     def __init__(self, network: SiameseNetwork, settings: SiameseFitSettings, base: Base) -> None:
         self.network = network
@@ -94,25 +96,26 @@ class Siamese(Defaults):
         *,
         steps: int,
         guidance_scale: float,
+        sampler: Sampler = PAPER,
     ) -> Tensor:
-        """DDIM under the mask control; the hint is encoded once, both prompts share a batch.
+        """Sample under the mask control; the hint is encoded once, both prompts share a batch.
 
         Args:
             mask: (B, 3, H, W) in {0, 1}.
             c_text, c_empty: Embeddings of prompt and empty prompt, (B, L, D).
             noise: z_T, (B, C, H/8, W/8).
-            steps: DDIM steps.
+            steps: Predictions.
             guidance_scale: 9 in the paper; 1 runs the prompt's branch alone.
+            sampler: Solver, and where guidance acts.
         """
         net = self.network
         hint = net.hint(mask)
-        guided = guidance_scale != 1
-        copies = 2 if guided else 1
-        context = torch.cat([c_empty, c_text]) if guided else c_text
-        hints = torch.cat([hint] * copies)
+        both = (torch.cat([c_empty, c_text]), torch.cat([hint] * 2))
 
         def predict(zt: Tensor, t: int) -> Tensor:
-            z = torch.cat([zt] * copies)
+            guided = guidance_scale != 1 and sampler.guides(t)
+            context, hints = both if guided else (c_text, hint)
+            z = torch.cat([zt] * 2) if guided else zt
             times = torch.full((len(z),), t, device=z.device)
             controls = net.controls(z, times, context, hints)
             eps = net.predict(net.encode(z, times, context), context, controls)
@@ -121,4 +124,4 @@ class Siamese(Defaults):
             eps_empty, eps_text = eps.chunk(2)
             return guide(eps_empty, eps_text, guidance_scale)
 
-        return ddim_sample(predict, noise, self._alpha_bar.to(noise.device), steps)
+        return integrate(sampler, predict, noise, self._alpha_bar.to(noise.device), steps)

@@ -17,6 +17,7 @@ from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.data.settings import RandomRecipe
+from siamese_diffusion.diffusion.sampler import Sampler, SamplerName
 from siamese_diffusion.sampling.claims import Claims
 from siamese_diffusion.sampling.folder import (
     refuse_foreign_folder,
@@ -76,6 +77,8 @@ def sample(
     progress: bool = True,
     images: Path | str | None = None,
     precision: Precision = "fp32",
+    sampler: SamplerName = "ddim",
+    guidance_interval: tuple[int, int] | None = None,
 ) -> SampleSummary:
     """Make a synthetic set from a trained run and a folder of masks; repeat it to continue.
 
@@ -86,7 +89,7 @@ def sample(
         split: Name of a split list of `masks`; None takes every mask.
         recipe: `real` keeps masks as they are, `random` transforms each.
         folds: Images per mask.
-        steps: DDIM steps.
+        steps: Predictions of the sampler.
         guidance_scale: Classifier-free guidance, dimensionless.
         seed: Base of every item's own seed.
         batch_size: Images denoised together.
@@ -100,6 +103,8 @@ def sample(
             results are close copies and are marked as such.
         precision: Of the denoiser: bf16 halves memory and is faster where the device computes in
             it; the images differ slightly from those in fp32.
+        sampler: `ddim`, or `dpm-solver++` for about 20 steps.
+        guidance_interval: Lowest and highest timestep at which guidance acts; None: everywhere.
 
     Raises:
         ConfigError: If a setting is impossible, or images are missing or given for nothing.
@@ -119,6 +124,8 @@ def sample(
             "exact": exact,
             "random": random or RandomRecipe(),
             "precision": precision,
+            "sampler": sampler,
+            "guidance_interval": guidance_interval,
         },
     )
     # What can be refused without the model is refused before it is loaded.
@@ -126,7 +133,7 @@ def sample(
     PairFolder.open(Path(masks), split=split, need="masks")
     from siamese_diffusion.sampling.pipeline import denoiser_dtype
 
-    kind = _pipeline_class(Path(run), images)
+    kind = _pipeline_class(Path(run), images, settings.chosen_sampler)
     pipeline = kind.from_pretrained(
         run, base=base, device=device, dtype=denoiser_dtype(settings.precision)
     )
@@ -143,9 +150,10 @@ def sample(
 
 
 def _pipeline_class(
-    run: Path, images: Path | str | None
+    run: Path, images: Path | str | None, sampler: Sampler
 ) -> type[SiameseDiffusionPipeline] | type[PairPipeline]:
-    """The pipeline for what a run is controlled by; refuses images missing or given for nothing."""
+    """The pipeline for what a run is controlled by; refuses what it cannot do or has no use for."""
+    from siamese_diffusion.generators.base import require_sampler
     from siamese_diffusion.generators.run_folder import generator_class, read_run
     from siamese_diffusion.sampling.pair_pipeline import PairPipeline
     from siamese_diffusion.sampling.pipeline import SiameseDiffusionPipeline
@@ -162,6 +170,7 @@ def _pipeline_class(
             f"generator '{name}' samples from masks alone, but the images of '{images}' were given",
             hint="leave out --images",
         )
+    require_sampler(generator_class(name), sampler)
     return PairPipeline if takes_images else SiameseDiffusionPipeline
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from siamese_diffusion.core.errors import ConfigError, DataError
 from siamese_diffusion.data.images import read_image, resize_image
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.sampling.pipeline import LoadedPipeline, Mask, require_possible
 from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, STEPS
 
@@ -40,6 +41,7 @@ class PairPipeline(LoadedPipeline):
         guidance_scale: float = GUIDANCE_SCALE,
         batch_size: int | None = None,
         exact: bool = False,
+        sampler: Sampler = PAPER,
     ) -> list[Image.Image]:
         """One image per mask and image; arguments as of `SiameseDiffusionPipeline`.
 
@@ -55,7 +57,7 @@ class PairPipeline(LoadedPipeline):
                 f"run '{self.run}' samples from masks and images, but no images were given",
                 hint="give one image per mask",
             )
-        require_possible(steps, batch_size)
+        require_possible(steps, batch_size, sampler)
         chosen = list(prompts) if prompts is not None else [self.prompt] * len(masks)
         if not len(masks) == len(seeds) == len(chosen) == len(images):
             raise DataError(
@@ -75,6 +77,7 @@ class PairPipeline(LoadedPipeline):
                 steps,
                 guidance_scale,
                 images=pictures[part],
+                sampler=sampler,
             )
         return drawn
 

@@ -15,11 +15,18 @@ from siamese_diffusion.core.errors import ConfigError, DataError
 from siamese_diffusion.core.seeding import normal
 from siamese_diffusion.data.images import Levels, read_levels, resize_mask
 from siamese_diffusion.data.masks import binarise, detect_rule
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.generators.base import Control, draw, move
 from siamese_diffusion.generators.run_folder import LoadedRun, load_run
 from siamese_diffusion.models.latents import to_uint8
 from siamese_diffusion.models.pixels import place_decoder, sample_shape, to_images
-from siamese_diffusion.sampling.settings import GUIDANCE_SCALE, MAX_STEPS, STEPS, Precision
+from siamese_diffusion.sampling.settings import (
+    GUIDANCE_SCALE,
+    MAX_STEPS,
+    STEPS,
+    Precision,
+    require_possible_sampler,
+)
 from siamese_diffusion.training.processes import choose_device
 
 Mask = np.ndarray | Image.Image | Path | str
@@ -98,6 +105,7 @@ class LoadedPipeline:
         steps: int,
         guidance_scale: float,
         images: Sequence[np.ndarray] | None = None,
+        sampler: Sampler = PAPER,
     ) -> list[Image.Image]:
         """Images of one batch; `images` are RGB uint8 of the model's size, for `FromPairs`."""
         base, device, dtype = self._loaded.base, self._device, self._dtype
@@ -114,6 +122,7 @@ class LoadedPipeline:
                 noise.to(device, dtype),
                 steps=steps,
                 guidance_scale=guidance_scale,
+                sampler=sampler,
             )
             drawn = to_images(base, latents.float())
         return [Image.fromarray(image) for image in to_uint8(drawn).numpy()]
@@ -155,6 +164,7 @@ class SiameseDiffusionPipeline(LoadedPipeline):
         guidance_scale: float = GUIDANCE_SCALE,
         batch_size: int | None = None,
         exact: bool = False,
+        sampler: Sampler = PAPER,
     ) -> list[Image.Image]:
         """One image per mask.
 
@@ -163,19 +173,20 @@ class SiameseDiffusionPipeline(LoadedPipeline):
                 `size`.
             seeds: One per mask.
             prompts: One per mask; None takes the training prompt.
-            steps: DDIM steps.
+            steps: Predictions of the sampler.
             guidance_scale: Classifier-free guidance; the paper's is 9.
             batch_size: Masks denoised together; None takes all.
             exact: Denoise one mask at a time.
+            sampler: Solver, and at which timesteps guidance acts; by default the paper's.
 
         Returns:
             RGB images of `size` x `size`.
 
         Raises:
-            ConfigError: If `steps` or `batch_size` is impossible.
+            ConfigError: If `steps`, `batch_size` or `sampler` is impossible.
             DataError: If the numbers of masks, seeds and prompts differ, or a mask is no mask.
         """
-        require_possible(steps, batch_size)
+        require_possible(steps, batch_size, sampler)
         chosen = list(prompts) if prompts is not None else [self.prompt] * len(masks)
         if not len(masks) == len(seeds) == len(chosen):
             raise DataError(
@@ -188,13 +199,18 @@ class SiameseDiffusionPipeline(LoadedPipeline):
         for start in range(0, len(arrays), width):
             part = slice(start, start + width)
             images += self._batch(
-                arrays[part], list(seeds[part]), chosen[part], steps, guidance_scale
+                arrays[part],
+                list(seeds[part]),
+                chosen[part],
+                steps,
+                guidance_scale,
+                sampler=sampler,
             )
         return images
 
 
-def require_possible(steps: int, batch_size: int | None) -> None:
-    """Refuse numbers of steps or images that cannot be.
+def require_possible(steps: int, batch_size: int | None, sampler: Sampler = PAPER) -> None:
+    """Refuse numbers of steps or images, and samplers, that cannot be.
 
     Raises:
         ConfigError: Naming the number and its limits.
@@ -203,6 +219,10 @@ def require_possible(steps: int, batch_size: int | None) -> None:
         if value is not None and (value < 1 or (most is not None and value > most)):
             limit = f"between 1 and {most}" if most else "1 or more"
             raise ConfigError(f"{name} {value} is impossible; it must be {limit}")
+    try:
+        require_possible_sampler(sampler, steps)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _levels(array: np.ndarray) -> Levels:

@@ -324,7 +324,9 @@ def _content(
 def _identity(
     masks: PairFolder, settings: SampleSettings, size: int, model_sha256: str, prompt: str
 ) -> dict[str, object]:
-    identity = settings.model_dump(mode="json", exclude={"batch_size", "random", "precision"})
+    identity = settings.model_dump(
+        mode="json", exclude={"batch_size", "random", "precision", "sampler", "guidance_interval"}
+    )
     identity |= settings.departures()
     if settings.recipe == "random":
         identity["random"] = settings.random.model_dump(mode="json")

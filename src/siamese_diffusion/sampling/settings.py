@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from siamese_diffusion.core.config import Settings
 from siamese_diffusion.data.settings import RandomRecipe
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler, SamplerName
 
 # Sampling at the paper's scale: 50 DDIM steps, guidance 9 (paper, Sec. 4.1).
 STEPS = 50
@@ -24,7 +25,7 @@ class SampleSettings(Settings):
     folds: int = Field(1, ge=1)
     """Images per mask."""
     steps: int = Field(STEPS, ge=1, le=MAX_STEPS)
-    """DDIM steps."""
+    """Predictions of the sampler; dpm-solver++ needs about 20."""
     guidance_scale: float = GUIDANCE_SCALE
     """Classifier-free guidance, dimensionless; 1 is none."""
     seed: int = 0
@@ -38,10 +39,49 @@ class SampleSettings(Settings):
     precision: Precision = "fp32"
     """Numbers that the denoiser computes with; the autoencoder decodes in fp32 either way."""
 
+    sampler: SamplerName = "ddim"
+    """Solver; `dpm-solver++` is made for few steps."""
+    guidance_interval: tuple[int, int] | None = None
+    """Lowest and highest timestep at which guidance acts; elsewhere a step costs half."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        require_possible_sampler(self.chosen_sampler, self.steps)
+        return self
+
+    @property
+    def chosen_sampler(self) -> Sampler:
+        """Solver and interval as the generators take them."""
+        return Sampler(self.sampler, self.guidance_interval)
+
     def departures(self) -> dict[str, object]:
         """Settings that change pixels beyond the paper's sampler, where they are not the default.
 
         They are left out of plans and hashes otherwise, so that sets begun before a setting
         existed can be continued.
         """
-        return {} if self.precision == "fp32" else {"precision": self.precision}
+        found: dict[str, object] = {}
+        if self.precision != "fp32":
+            found["precision"] = self.precision
+        if self.sampler != PAPER.name:
+            found["sampler"] = self.sampler
+        if self.guidance_interval is not None:
+            found["guidance_interval"] = list(self.guidance_interval)  # as JSON gives it back
+        return found
+
+
+def require_possible_sampler(sampler: Sampler, steps: int) -> None:
+    """Refuse a guidance interval outside the schedule and more steps than a solver can take.
+
+    Raises:
+        ValueError: Naming the value and its limits.
+    """
+    if sampler.guidance_interval is not None:
+        low, high = sampler.guidance_interval
+        if not 0 <= low <= high < MAX_STEPS:
+            raise ValueError(
+                f"guidance interval {low}:{high} is impossible; it must be LOW:HIGH with "
+                f"0 <= LOW <= HIGH <= {MAX_STEPS - 1}"
+            )
+    if sampler.name == "dpm-solver++" and steps >= MAX_STEPS:
+        raise ValueError(f"steps {steps} are too many for dpm-solver++; at most {MAX_STEPS - 1}")

@@ -26,6 +26,7 @@ from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.pairs import PairFolder
+from siamese_diffusion.diffusion.sampler import PAPER
 from siamese_diffusion.sampling.claims import Claim, Claims, release_all
 from siamese_diffusion.sampling.plan import Mask, Plan, PlanItem, item_image, item_mask
 from siamese_diffusion.sampling.provenance import is_finished, write_item
@@ -200,6 +201,8 @@ class Worker:
             for item in items
         ]
         call: Callable[..., list[Image.Image]] = self._pipeline
+        if self._settings.chosen_sampler != PAPER:
+            call = partial(call, sampler=self._settings.chosen_sampler)
         if self._images is not None:
             call = partial(call, images=self._pictures(items, self._images))
         images = call(
