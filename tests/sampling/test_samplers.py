@@ -17,6 +17,7 @@ from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.diffusion.sampler import Sampler
 from siamese_diffusion.generators.base import require_sampler
 from siamese_diffusion.generators.run_folder import generator_class
+from siamese_diffusion.models.siamese import SiameseNetwork
 from siamese_diffusion.sampling.bulk import sample, sample_with
 from siamese_diffusion.sampling.plan import make_plan
 from siamese_diffusion.sampling.settings import SampleSettings
@@ -25,6 +26,7 @@ from siamese_diffusion.sampling.settings import SampleSettings
 def test_guidance_outside_its_interval_halves_the_batch_of_a_step() -> None:
     made = pipeline(torch.float32)
     network = made._loaded.generator.objective.network
+    assert isinstance(network, SiameseNetwork)
     rows: list[int] = []
     network.decoder.head.register_forward_hook(lambda _module, _given, out: rows.append(len(out)))
     mask = np.zeros((64, 64), np.uint8)

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.diffusion.ddim import ddim_sample
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.diffusion.schedule import add_noise, predict_z0
+from siamese_diffusion.generators.base import require_sampler
 from siamese_diffusion.generators.denoiser import Condition, Denoiser
 from siamese_diffusion.generators.refinement import frozen_segmenter, refinement_loss
 from siamese_diffusion.generators.settings import FitSettings, PreviewSettings
@@ -171,8 +173,14 @@ class ArSDM(Denoiser[SpadeUNet]):
         *,
         steps: int,
         guidance_scale: float,
+        sampler: Sampler = PAPER,
     ) -> Tensor:
-        """DDIM with its own eta; one pass a step, as there is no prompt to guide by."""
+        """DDIM with its own eta; one pass a step, as there is no prompt to guide by.
+
+        Raises:
+            ConfigError: If another sampler is asked for.
+        """
+        require_sampler(self, sampler)
         predict = self.guided(self.condition({"mask": mask}), c_text, c_empty, 1.0)
         alpha_bar = self.alpha_bar.to(noise.device)
         return ddim_sample(predict, noise, alpha_bar, steps, eta=self._own.eta)

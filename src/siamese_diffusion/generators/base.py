@@ -97,6 +97,7 @@ class FromPairs(Defaults, ABC):
         *,
         steps: int,
         guidance_scale: float,
+        sampler: Sampler = PAPER,
     ) -> Tensor:
         """Refuse: no image can be given here.
 
