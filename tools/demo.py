@@ -12,12 +12,16 @@ import sys
 import time
 from pathlib import Path
 
+from siamese_diffusion.core.artifacts import atomic_write_json
+
 PAIRS, SIZE = 240, 128
 # Lesions show in their outlines after some 100 steps of 16; the rest is for their looks.
 STEPS, RATE = 240, 3e-4
 SHOWN = 8  # pairs in the picture
 SEGMENTER_STEPS = 200  # of each of two segmenters
 MIXING_NEEDS = 10  # images, for neighbours and t-SNE
+# Of the segmenters that compare real pairs with real and synthetic ones.
+USE_PAIRS, USE_STEPS, USE_SIZE, USE_SEEDS = 60, 120, 48, (0, 1)
 
 
 def siamdiff(*arguments: str) -> None:
@@ -79,6 +83,63 @@ def count_pairs(folder: Path) -> int:
     return sum(1 for _ in (folder / "images").iterdir())
 
 
+def measure_use(data: Path, synthetic: Path, unseen: Path, target: Path) -> dict[str, object]:
+    """Dice of a small segmenter trained on real pairs, and on real and synthetic ones.
+
+    Both see as many pairs an update, as many updates, and the same seeds. They are judged on pairs
+    drawn with another seed, of which neither images nor masks were used anywhere.
+    """
+    if not target.exists():
+        import torch
+
+        from siamese_diffusion.audit.alignment import dice
+        from siamese_diffusion.audit.segmenter import as_tensors, predict, train_segmenter
+        from siamese_diffusion.core.environment import snapshot
+        from siamese_diffusion.data.pairs import PairFolder
+
+        real = as_tensors(PairFolder.open(data, split="train"), USE_SIZE)
+        made = as_tensors(PairFolder.open(synthetic), USE_SIZE)
+        image, mask = as_tensors(PairFolder.open(unseen), USE_SIZE)
+        both = (torch.cat([real[0], made[0]]), torch.cat([real[1], made[1]]))
+        scores: dict[str, list[torch.Tensor]] = {"real": [], "both": []}
+        for seed in USE_SEEDS:
+            for name, pairs in (("real", real), ("both", both)):
+                network = train_segmenter(*pairs, steps=USE_STEPS, seed=seed, progress=None)
+                scores[name].append(dice(predict(network, image), mask))
+        gains = torch.stack(scores["both"]) - torch.stack(scores["real"])  # (seeds, images)
+        of_images = gains.mean(0)
+        numbers = {
+            "dice_real_only": float(torch.stack(scores["real"]).mean()),
+            "dice_real_and_synthetic": float(torch.stack(scores["both"]).mean()),
+            "gain": float(gains.mean()),
+            "gain_half_width": float(1.96 * of_images.std() / len(of_images) ** 0.5),
+            "gain_by_seed": [float(gain) for gain in gains.mean(1)],
+            "n_unseen": len(mask),
+            "n_real": len(real[1]),
+            "n_synthetic": len(made[1]),
+            "updates": USE_STEPS,
+            "size_px": USE_SIZE,
+            "seeds": list(USE_SEEDS),
+            "commit": snapshot()["commit"],
+        }
+        atomic_write_json(target, numbers)
+    found: dict[str, object] = json.loads(target.read_text())
+    return found
+
+
+def use_in_words(numbers: dict[str, object]) -> str:
+    """The comparison as one honest sentence."""
+    gain, half = float(str(numbers["gain"])), float(str(numbers["gain_half_width"]))
+    verdict = "no clear difference" if abs(gain) <= half else "a gain" if gain > 0 else "a loss"
+    return (
+        f"A small segmenter on {numbers['n_unseen']} new pairs: Dice "
+        f"{float(str(numbers['dice_real_only'])):.3f} from {numbers['n_real']} real pairs, "
+        f"{float(str(numbers['dice_real_and_synthetic'])):.3f} with {numbers['n_synthetic']} "
+        f"synthetic ones added; {verdict} ({gain:+.3f}, 95 % over images "
+        f"{gain - half:+.3f} to {gain + half:+.3f}; {len(USE_SEEDS)} seeds)."
+    )
+
+
 def draw_picture(data: Path, synthetic: Path, target: Path) -> None:
     """Masks, the synthetic images made from them, and the real images they belong to."""
     import numpy as np
@@ -108,18 +169,13 @@ def main() -> None:
     out: Path = options.out
     started = time.monotonic()
     data, run, synthetic = out / "phantoms", out / "run", out / "synthetic"
+    unseen = out / "unseen"
 
-    siamdiff(
-        "data",
-        "phantom",
-        str(data),
-        "--pairs",
-        str(options.pairs),
-        "--seed",
-        "7",
-        "--size",
-        str(SIZE),
-    )
+    for folder, pairs, seed in ((data, options.pairs, 7), (unseen, USE_PAIRS, 8)):
+        siamdiff(
+            *("data", "phantom", str(folder), "--pairs", str(pairs)),
+            *("--seed", str(seed), "--size", str(SIZE)),
+        )
     siamdiff(
         "fit",
         "--data",
@@ -156,6 +212,7 @@ def main() -> None:
     audit = audit_images(data, synthetic, out / "audit")
     figures = plot_plane(data, synthetic, out / "tsne.png")
     numbers = json.loads((audit / "alignment.json").read_text())
+    use = measure_use(data, synthetic, unseen, out / "use.json")
     draw_picture(data, synthetic, out / "picture.png")
     siamdiff(
         *("report", str(run), str(synthetic), str(audit), str(score_file), *figures),
@@ -167,6 +224,7 @@ def main() -> None:
         f"  synthetic images with their own masks    {numbers['dice_on_synthetic']:.4f}\n"
         f"  synthetic images with shuffled masks     {numbers['dice_on_shuffled']:.4f}\n"
         f"  real pairs it had not seen               {numbers['dice_on_real']:.4f}\n"
+        f"{use_in_words(use)}\n"
         f"Done in {(time.monotonic() - started) / 60:.1f} minutes. Open this page:\n"
         f"{(out / 'report.html').resolve()}"
     )

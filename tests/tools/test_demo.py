@@ -56,3 +56,40 @@ def test_neighbours_are_asked_for_only_where_there_are_enough_images(
     assert ("fid,kid,prdc,mixing" in done[0]) is mixing
     assert bool(demo.plot_plane(tmp_path, made, tmp_path / "tsne.png")) is mixing
     assert "fidelity=random" in done[-1]  # no weights are asked for
+
+
+@pytest.mark.parametrize(
+    ("gain", "half", "verdict"),
+    [(0.01, 0.02, "no clear difference"), (0.03, 0.02, "a gain"), (-0.03, 0.02, "a loss")],
+)
+def test_the_use_of_synthetic_pairs_is_said_as_it_is(
+    gain: float, half: float, verdict: str
+) -> None:
+    numbers: dict[str, object] = {
+        "n_unseen": 60,
+        "n_real": 168,
+        "n_synthetic": 36,
+        "dice_real_only": 0.6,
+        "dice_real_and_synthetic": 0.6 + gain,
+        "gain": gain,
+        "gain_half_width": half,
+    }
+    said = demo.use_in_words(numbers)
+    assert f"{verdict} ({gain:+.3f}, 95 % over images {gain - half:+.3f} to" in said
+
+
+def test_use_is_measured_once_on_unseen_pairs(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "USE_STEPS", 2)
+    monkeypatch.setattr(demo, "USE_SIZE", 16)
+    target = tmp_path / "use.json"
+    numbers = demo.measure_use(phantoms, phantoms, phantoms, target)
+    n = len(list((phantoms / "images").iterdir()))
+    assert numbers["n_unseen"] == numbers["n_synthetic"] == n
+    seeds = numbers["gain_by_seed"]
+    assert isinstance(seeds, list) and len(seeds) == 2
+    assert numbers["gain"] == pytest.approx(sum(seeds) / 2)
+    before = target.read_bytes()
+    assert demo.measure_use(phantoms, phantoms, phantoms, target) == numbers
+    assert target.read_bytes() == before
