@@ -16,7 +16,7 @@ demo: $(STAMP)  ## the whole chain on phantom images with the embedded base; no 
 	$(BIN)/python tools/demo.py --out demo
 
 test: $(STAMP)  ## the default tests: offline, CPU
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: $(STAMP)  ## the tests that need minutes or much memory
 	$(BIN)/python -m pytest -m slow
