@@ -95,7 +95,9 @@ def test_a_file_gives_the_networks_it_was_made_of(
     with torch.no_grad():
         ours = base.unet(latent, torch.tensor([7]), context).sample
         theirs = parts["unet"](latent, torch.tensor([7]), context).sample
-    torch.testing.assert_close(ours, theirs, atol=1e-2 if kind == "half" else 0, rtol=0)
+    # The weights agree to the bit, as said above; a file's memory may be aligned otherwise, and on
+    # some processors products are then summed in another order.
+    torch.testing.assert_close(ours, theirs, atol=1e-2 if kind == "half" else 1e-5, rtol=0)
 
 
 def test_a_tokenizer_folder_beside_the_file_is_found(
