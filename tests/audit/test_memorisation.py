@@ -14,6 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from typer.testing import CliRunner
 
 from siamese_diffusion.audit.calibration import VERDICT_RATE
+from siamese_diffusion.audit.descriptors import turned
 from siamese_diffusion.audit.memorisation import (
     MemorisationReport,
     MemorisationSettings,
@@ -116,6 +117,23 @@ def test_an_honest_set_is_not_accused(folders: Path) -> None:
     assert steps[-1] == (2 * N, 2 * N)
 
 
+@pytest.mark.parametrize("turn", [0, 1, 6])
+def test_one_training_image_among_honest_ones_is_a_copy_whatever_chance_allows(
+    folders: Path, tmp_path: Path, turn: int
+) -> None:
+    shutil.copytree(folders / "honest", tmp_path / "made")
+    source = sorted((folders / "train/images").iterdir())[0]
+    pixels = turned(np.asarray(Image.open(source).convert("RGB")), turn)
+    Image.fromarray(pixels).save(tmp_path / "made/images/same.png")
+    train, holdout = sets(folders, "train", "holdout")
+    report = memorisation(train, open_set(tmp_path / "made"), holdout=holdout, settings=SETTINGS)
+    assert report.spaces[0].chance > VERDICT_RATE  # one near copy alone proves nothing
+    assert report.has_copies
+    assert report.identical == ("same",)
+    assert f"copies: 1 of {N + 1} images are training images to the pixel" in report.verdict
+    assert "same" in {copy.stem for copy in report.near_copies}
+
+
 def test_the_training_set_itself_is_all_copies(folders: Path) -> None:
     train, holdout = sets(folders, "train", "holdout")
     report = memorisation(train, train, holdout=holdout, settings=SETTINGS)
@@ -203,7 +221,7 @@ def test_verb_writes_verdict_distances_and_thumbnails(folders: Path, tmp_path: P
     assert "no split list 'everything.txt'" in done.exception.message
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.exception
-    assert "copies: 7 of 47 images" in done.stdout
+    assert "copies: 3 of 47 images are training images to the pixel, and 7 are" in done.stdout
     content = json.loads((tmp_path / "audit/memorisation.json").read_text())
     assert content["has_copies"] is True
     assert len(content["distances"]["pixels"]) == N + len(PLANTED)

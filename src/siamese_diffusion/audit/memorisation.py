@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -35,9 +36,11 @@ from siamese_diffusion.audit.search import (
 )
 from siamese_diffusion.core.config import Settings
 from siamese_diffusion.core.errors import DataError
+from siamese_diffusion.data.images import read_image
 from siamese_diffusion.metrics.sets import ImageSet
 
 PIXELS: Final = "pixels"
+SURELY_NEAR: Final = 1e-3  # distance in pixels below which pictures are compared pixel by pixel
 MOST_CLOSEST: Final = 24
 """Neighbours that are written whether they are near copies or not, so that they can be seen."""
 
@@ -105,6 +108,9 @@ class MemorisationReport:
     """
 
     has_copies: bool
+    identical: tuple[str, ...]
+    """Stems of images that are a training image itself, or one turned or mirrored: copies whatever
+    chance allows."""
     calibration: str
     spaces: tuple[SpaceReport, ...]
     neighbours: tuple[Neighbour, ...]
@@ -116,13 +122,23 @@ class MemorisationReport:
 
     @property
     def near_copies(self) -> tuple[Neighbour, ...]:
-        """Those closer to a training image than honest images are."""
-        return tuple(one for one in self.neighbours if one.distance < one.threshold)
+        """Those closer to a training image than honest images are, and those that are one."""
+        same = set(self.identical)
+        return tuple(
+            one
+            for one in self.neighbours
+            if one.distance < one.threshold or (one.space == PIXELS and one.stem in same)
+        )
 
     @property
     def verdict(self) -> str:
         """One sentence."""
         flagged = len({copy.stem for copy in self.near_copies})
+        if self.identical:
+            return (
+                f"copies: {len(self.identical)} of {self.n_synthetic} images are training images "
+                f"to the pixel, and {flagged} are near copies"
+            )
         if self.has_copies:
             return (
                 f"copies: {flagged} of {self.n_synthetic} images are closer to the training set "
@@ -139,6 +155,7 @@ class MemorisationReport:
         return {
             "verdict": self.verdict,
             "has_copies": self.has_copies,
+            "identical": list(self.identical),
             "verdict_error_rate": VERDICT_RATE,
             "calibration": self.calibration,
             "n_real": self.n_real,
@@ -212,8 +229,10 @@ def memorisation(
         reports.append(_space_report(name, made, honest, threshold, share, alarms))
         neighbours += _neighbours(name, real, synthetic, made, threshold)
         distances[name] = [round(float(d), 6) for d in made.distance]
+    identical = _identical(neighbours)
     return MemorisationReport(
-        has_copies=any(r.chance < VERDICT_RATE / spaces for r in reports),
+        has_copies=bool(identical) or any(r.chance < VERDICT_RATE / spaces for r in reports),
+        identical=identical,
         calibration="hold-out images" if holdout else "training images among each other",
         spaces=tuple(reports),
         neighbours=tuple(sorted(neighbours, key=lambda c: c.distance / max(c.threshold, 1e-9))),
@@ -267,3 +286,17 @@ def _neighbours(
             )
         )
     return found
+
+
+def _identical(neighbours: list[Neighbour]) -> tuple[str, ...]:
+    """Images that equal their neighbour pixel by pixel under one of the eight turns."""
+    found = []
+    for one in neighbours:
+        if one.space == PIXELS and one.distance < SURELY_NEAR:
+            made, source = read_image(Path(one.path)), read_image(Path(one.nearest_path))
+            if any(
+                np.array_equal(made, descriptors.turned(source, t))
+                for t in range(descriptors.TURNS)
+            ):
+                found.append(one.stem)
+    return tuple(found)

@@ -99,6 +99,7 @@ class MemorisationSection:
     n_synthetic: int
     n_holdout: int
     has_copies: bool
+    identical: int
     near: int
     error_rate: str
     rate: str
@@ -256,6 +257,7 @@ def _read_memorisation(
         n_synthetic=_int(content["n_synthetic"]),
         n_holdout=_int(content["n_holdout"]),
         has_copies=bool(content["has_copies"]),
+        identical=len(_list(content.get("identical", []))),
         near=len(near),
         error_rate=f"{_float(content['verdict_error_rate']):.0%}",
         rate=f"{_float(settings['rate']):.1%}",
