@@ -16,7 +16,7 @@ from siamese_diffusion.core.artifacts import atomic_write_json
 
 PAIRS, SIZE = 240, 128
 # Lesions show in their outlines after some 100 steps of 16; the rest is for their looks.
-STEPS, RATE = 240, 3e-4
+STEPS, RATE = 200, 3e-4
 SHOWN = 8  # pairs in the picture
 SEGMENTER_STEPS = 200  # of each of two segmenters
 MIXING_NEEDS = 10  # images, for neighbours and t-SNE
