@@ -175,6 +175,8 @@ def _print_sampling() -> None:
     print(f"\n{title:<40}{'GFLOP':>10}{'hints':>11}")
     for cost in sampling_flops.sampler_costs(base, size=SIZE):
         print(f"{cost.name:<40}{cost.gflop:>10.0f}{cost.hints:>11}")
+    for cost in sampling_flops.option_costs(base, size=SIZE):
+        print(f"{cost.name:<40}{cost.gflop:>10.0f}{cost.hints:>11}")
     decoder = sampling_flops.decoder_gflop(base.vae, size=SIZE)
     print(f"{'decoding it, the same for all':<40}{decoder:>10.0f}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from reference.literal_sampling import literal_sample
+from siamese_diffusion.diffusion.ddim import ddim_timesteps
+from siamese_diffusion.diffusion.sampler import Sampler
 from siamese_diffusion.generators.settings import SiameseFitSettings
 from siamese_diffusion.generators.siamese import Siamese
 from siamese_diffusion.models.base import Base
 from siamese_diffusion.models.latents import decode
 
 STEPS, GUIDANCE_SCALE = 50, 9.0  # paper, Sec. 4.1
+FEW_STEPS = 20  # what DPM-Solver++ is made for
+INTERVAL = (200, 800)  # timesteps, as an example of `--guidance-interval`
 
 
 class SamplerCost(NamedTuple):
@@ -111,6 +116,49 @@ def sampler_costs(base: Base, *, size: int, steps: int = STEPS) -> list[SamplerC
         _cost("this project", ours, hint, steps),
         _cost("release-style loop, two passes a step", literal, hint, steps),
         _cost("diffusers' ControlNet pipeline", diffusers, hint, steps),
+    ]
+
+
+def option_costs(base: Base, *, size: int, steps: int = STEPS) -> list[SamplerCost]:
+    """Cost of one image under `sample`'s options: few steps, and guidance within an interval.
+
+    Args:
+        base, size: As for `sampler_costs`.
+        steps: Number of DDIM steps of the second.
+    """
+    with torch.device("meta"):
+        generator = Siamese.build(SiameseFitSettings(), base)
+        mask = torch.empty(1, 3, size, size)
+        context = torch.empty(1, 77, int(base.unet.config["cross_attention_dim"]))
+        noise = torch.empty(1, int(base.unet.config["in_channels"]), size // 8, size // 8)
+    hint = generator.network.control.requires_grad_(False).controlnet_cond_embedding
+
+    def run(n: int, sampler: Sampler) -> object:
+        return generator.sample_latents(
+            mask,
+            context,
+            context,
+            noise,
+            steps=n,
+            guidance_scale=GUIDANCE_SCALE,
+            sampler=sampler,
+        )
+
+    few = Sampler(name="dpm-solver++")
+    chosen = Sampler(guidance_interval=INTERVAL)
+    guided = sum(chosen.guides(t) for t in ddim_timesteps(steps))
+    always = _cost("", partial(run, sampler=Sampler()), hint, steps)
+    nowhere = Sampler(guidance_interval=(0, 0))  # no step falls on it
+    never = _cost("", partial(run, sampler=nowhere), hint, steps)
+    share = guided / steps
+    low, high = INTERVAL
+    return [
+        _cost(f"DPM-Solver++, {FEW_STEPS} steps", partial(run, sampler=few), hint, FEW_STEPS),
+        SamplerCost(
+            f"guidance at timesteps {low} to {high} alone",
+            share * always.gflop + (1 - share) * never.gflop,
+            always.hints,
+        ),
     ]
 
 

@@ -58,6 +58,23 @@ def test_the_samplers_differ_by_the_hints_alone(
     assert costs["diffusers"].gflop == pytest.approx(costs["literal"].gflop)
 
 
+def test_few_steps_and_steps_without_guidance_cost_by_their_number(
+    base: Base, costs: dict[str, sampling_flops.SamplerCost]
+) -> None:
+    few, some = sampling_flops.option_costs(base, size=SIZE, steps=10)
+    with torch.device("meta"):
+        network = Siamese.build(SiameseFitSettings(), base).network
+        picture = torch.empty(1, 3, SIZE, SIZE)
+    with FlopCounterMode(display=False) as counter:
+        network.hint(picture)
+    hint = counter.get_total_flops() / 1e9
+    step = (costs["ours"].gflop - hint) / STEPS
+    assert few.gflop == pytest.approx(hint + sampling_flops.FEW_STEPS * step)
+    # of ten timesteps 901, 801, ... 1, the six from 701 to 201 lie within; the rest cost half
+    assert some.gflop == pytest.approx(hint + (6 + 4 / 2) * step)
+    assert few.hints == some.hints == 1
+
+
 def test_the_decoder_costs_more_at_twice_the_size_by_the_number_of_pixels(base: Base) -> None:
     small, large = (sampling_flops.decoder_gflop(base.vae, size=s) for s in (SIZE, 2 * SIZE))
     assert large == pytest.approx(4 * small)  # the small autoencoder has no attention
