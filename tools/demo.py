@@ -15,8 +15,9 @@ from pathlib import Path
 from siamese_diffusion.core.artifacts import atomic_write_json
 
 PAIRS, SIZE = 240, 128
-# Lesions show in their outlines after some 100 steps of 16; the rest is for their looks.
-STEPS, RATE = 200, 3e-4
+# Lesions show in their outlines after some 150 steps; the rest, and the average, is for their looks.
+# More and smaller updates than the preset's: 400 of 8 gave a Dice of 0.51, 200 of 16 one of 0.34.
+STEPS, BATCH, RATE, AVERAGE = 440, 8, 3e-4, 0.97
 SHOWN = 8  # pairs in the picture
 SEGMENTER_STEPS = 200  # of each of two segmenters
 MIXING_NEEDS = 10  # images, for neighbours and t-SNE
@@ -191,7 +192,11 @@ def main() -> None:
         "--set",
         "train.precision=auto",
         "--set",
+        f"train.batch_size={BATCH}",
+        "--set",
         f"train.learning_rate={RATE}",
+        "--set",
+        f"train.ema_decay={AVERAGE}",
     )
     # masks that the training never saw
     siamdiff(
