@@ -15,7 +15,7 @@ from pathlib import Path
 from siamese_diffusion.core.artifacts import atomic_write_json
 
 PAIRS, SIZE = 240, 128
-# Lesions show in their outlines after some 150 steps; the rest, and the average, is for their looks.
+# Lesions show in their outlines after some 150 steps; the rest is for their looks.
 # More and smaller updates than the preset's: 400 of 8 gave a Dice of 0.51, 200 of 16 one of 0.34.
 STEPS, BATCH, RATE, AVERAGE = 440, 8, 3e-4, 0.97
 SHOWN = 8  # pairs in the picture
