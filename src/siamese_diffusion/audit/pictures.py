@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from siamese_diffusion.core.artifacts import atomic_write_bytes
-from siamese_diffusion.data.images import Pixels, resize_image
+from siamese_diffusion.data.images import Pixels, encode_png, resize_image
 
 _SIDE: Final = 160  # pixels of a picture
 _TEXT: Final = 34  # pixels under a row
@@ -45,14 +44,7 @@ def write_panel(path: Path, rows: Sequence[PanelRow]) -> None:
             canvas.paste(Image.fromarray(resize_image(picture, _SIDE)), (4 + column * 164, top))
         draw.multiline_text((6, top + _SIDE + 2), row.text, fill=_INK)
         top += _SIDE + _TEXT + 4
-    atomic_write_bytes(path, png_bytes(np.asarray(canvas)))
-
-
-def png_bytes(pixels: Pixels) -> bytes:
-    """A picture, uint8 (H, W) or (H, W, 3), as the content of a PNG file."""
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+    atomic_write_bytes(path, encode_png(canvas))
 
 
 def outlined(image: Pixels, mask: Pixels, found: Pixels | None = None) -> Pixels:

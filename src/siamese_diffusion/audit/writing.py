@@ -10,11 +10,11 @@ import numpy as np
 from siamese_diffusion.audit.artefacts import ArtefactReport
 from siamese_diffusion.audit.crossfit import AlignmentReport
 from siamese_diffusion.audit.memorisation import MemorisationReport
-from siamese_diffusion.audit.pictures import PanelRow, outlined, png_bytes, write_panel
+from siamese_diffusion.audit.pictures import PanelRow, outlined, write_panel
 from siamese_diffusion.core.artifacts import atomic_write_bytes, atomic_write_json, make_folder
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.folders import AuditPaths
-from siamese_diffusion.data.images import read_image, resize_mask
+from siamese_diffusion.data.images import encode_png, read_image, resize_mask
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.metrics.sets import ImageSet
 
@@ -118,7 +118,7 @@ def write_alignment(
         score = report.synthetic[row]
         image, mask = synthetic.image(row, _PANEL_SIDE), synthetic.mask(row, _PANEL_SIDE)
         small = report.found[row].astype(np.uint8) * 255
-        atomic_write_bytes(paths.found_in(score.stem), png_bytes(small))
+        atomic_write_bytes(paths.found_in(score.stem), encode_png(small))
         found = resize_mask(small, _PANEL_SIDE)
         text = (
             f"{score.stem}: Dice {score.dice:.3f}, boundary {score.boundary:.3f}\n"

@@ -6,7 +6,6 @@ kept: the same command continues, and generators or seeds may be added.
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.config import flatten
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.data.images import encode_png
 from siamese_diffusion.data.pairs import PairFolder
 
 KIND = "comparison"
@@ -149,9 +149,7 @@ def write_results(
     numbers = {row.generator: {"scores": row.scores, "costs": row.costs} for row in rows}
     atomic_write_json(paths.numbers, numbers)
     first = {cell.generator: cell.synthetic for cell in cells if cell.seed == 0}
-    buffer = io.BytesIO()
-    panel(reference, first, size=size).save(buffer, "PNG")
-    atomic_write_bytes(paths.panel, buffer.getvalue())
+    atomic_write_bytes(paths.panel, encode_png(panel(reference, first, size=size)))
 
 
 def _row(name: str, cells: Sequence[Cell]) -> Row:

@@ -5,6 +5,7 @@ Knows nothing of pairs or folders. Every failure to decode is a `DataError` nami
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -228,3 +229,11 @@ def _grey_of_colours(path: Path, rgba: Pixels) -> npt.NDArray[np.uint8]:
             hint="save 255 where the wanted colour is and 0 elsewhere, as 8-bit grey",
         )
     return np.ascontiguousarray(rgba[..., 1])
+
+
+def encode_png(picture: Pixels | Image.Image) -> bytes:
+    """PNG bytes of a picture; an array is grey (H, W) or RGB (H, W, 3)."""
+    buffer = io.BytesIO()
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

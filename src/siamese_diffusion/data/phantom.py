@@ -18,10 +18,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from siamese_diffusion.core.errors import ConfigError, OutputError
 from siamese_diffusion.data import phantom_scene as scene
+from siamese_diffusion.data.images import encode_png
 from siamese_diffusion.data.phantom_scene import Array, Centre, Lesion
 
 GENERATOR_VERSION: Final = 1  # raise whenever the same arguments give other pixels
@@ -269,8 +269,8 @@ def write_phantom(
     for index in range(pairs):
         pair = first if index == 0 else phantom_pair(seed, index, size=size, centre=centre)
         stem = f"phantom_{pair.centre}_{index:05d}"
-        _put(out / "images" / f"{stem}.png", _png(pair.image))
-        _put(out / "masks" / f"{stem}.png", _png(pair.mask))
+        _put(out / "images" / f"{stem}.png", encode_png(pair.image))
+        _put(out / "masks" / f"{stem}.png", encode_png(pair.mask))
         rows.writerow((stem, pair.centre, pair.lesions, f"{np.mean(pair.mask > 0):.6f}"))
         stems.setdefault(pair.centre, []).append(stem)
         if progress is not None:
@@ -318,12 +318,6 @@ def _splits(stems: dict[str, list[str]], seed: int) -> dict[str, list[str]]:
 
 def _lines(items: list[str]) -> bytes:
     return "".join(f"{item}\n" for item in items).encode()
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -1,6 +1,5 @@
 """The two trainings behind `siamdiff pretrain`: an autoencoder and a denoiser on its latents."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from siamese_diffusion.core.artifacts import atomic_write_bytes
 from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.seeding import derive_seed, generator, normal
+from siamese_diffusion.data.images import encode_png
 from siamese_diffusion.data.order import sample_order
 from siamese_diffusion.diffusion.schedule import add_noise
 from siamese_diffusion.generators.model_card import paint_grid, tile
@@ -219,7 +219,5 @@ class DenoiserTask:
 def store_grid(picture: Image.Image, folder: Path, step: int) -> Mapping[str, object]:
     """Write the grid of a step; what to log of it."""
     path = RunPaths(folder).sample_grid(step)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    atomic_write_bytes(path, buffer.getvalue())
+    atomic_write_bytes(path, encode_png(picture))
     return {"file": f"{path.parent.name}/{path.name}"}

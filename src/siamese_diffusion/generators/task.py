@@ -12,6 +12,7 @@ from siamese_diffusion.core.artifacts import atomic_write_bytes
 from siamese_diffusion.core.folders import RunPaths
 from siamese_diffusion.core.seeding import generator as stream
 from siamese_diffusion.core.seeding import normal
+from siamese_diffusion.data.images import encode_png
 from siamese_diffusion.data.order import sample_order
 from siamese_diffusion.diffusion.timesteps import draw_timestep
 from siamese_diffusion.generators.base import Generator, draw
@@ -127,11 +128,7 @@ class PairTask:
         real = pairs.image[:n].permute(0, 2, 3, 1).numpy()
         path = self._paths.sample_grid(step)
         picture = tile(np.concatenate([masks, real, drawn]), n)
-        import io
-
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        atomic_write_bytes(path, buffer.getvalue())
+        atomic_write_bytes(path, encode_png(picture))
         return {
             "file": str(path.relative_to(self._paths.root)),
             "rows": "masks, real, samples",

@@ -17,7 +17,7 @@ from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.core.folders import SegmenterPaths
 from siamese_diffusion.core.progress import ProgressBar
-from siamese_diffusion.data.images import resize_mask
+from siamese_diffusion.data.images import encode_png, resize_mask
 from siamese_diffusion.data.pairs import PairFolder, read_image
 from siamese_diffusion.segmentation.base import Segmenter
 from siamese_diffusion.segmentation.counts import Counts, count_image, stack_counts
@@ -35,7 +35,7 @@ from siamese_diffusion.segmentation.definitions import (
     score_set,
     score_sets,
 )
-from siamese_diffusion.segmentation.inference import encode_png, predict
+from siamese_diffusion.segmentation.inference import predict
 from siamese_diffusion.segmentation.leakage import (
     Overlap,
     find_overlap,

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from siamese_diffusion.core.artifacts import atomic_write_bytes, make_folder
 from siamese_diffusion.core.errors import NumericsError
 from siamese_diffusion.core.progress import ProgressBar
+from siamese_diffusion.data.images import encode_png
 from siamese_diffusion.data.listing import PairFile
 from siamese_diffusion.data.pairs import PairFolder, read_image
 from siamese_diffusion.segmentation.base import Outputs, Segmenter
@@ -107,15 +107,6 @@ def predict_folder(
             atomic_write_bytes(target / f"{pair.stem}.png", encode_png(mask))
             bar.advance_to(done)
     return len(folder)
-
-
-def encode_png(pixels: Pixels) -> bytes:
-    """PNG bytes of a grey or RGB picture."""
-    import io
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _prediction(model: Segmenter, z: Tensor) -> Prediction:
