@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from siamese_diffusion.diffusion.ddim import ddim_sample
-from siamese_diffusion.diffusion.guidance import guide
+from siamese_diffusion.diffusion.guidance import guide, guided_predictor
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.generators.settings import SiameseFitSettings
 from siamese_diffusion.generators.siamese import Siamese
 from siamese_diffusion.models.settings import SmallBaseSettings
@@ -62,6 +63,42 @@ def test_equal_predictions_are_not_changed_by_any_scale() -> None:
     assert torch.equal(guide(eps, eps, 9.0), eps)
 
 
+def calls_of(
+    scale: float, sampler: Sampler = PAPER, *, empty_length: int = 7
+) -> list[tuple[int, int, int, int]]:
+    """Rows of noise, times, context and condition at each call, for timesteps 900, 500 and 100."""
+    rows: list[tuple[int, int, int, int]] = []
+
+    def predict(zt: Tensor, t: Tensor, context: Tensor, condition: tuple[Tensor, ...]) -> Tensor:
+        rows.append((len(zt), len(t), len(context), len(condition[0])))
+        return zt
+
+    guided = guided_predictor(
+        predict,
+        (torch.zeros(2, 3),),
+        c_text=torch.zeros(2, 7, 5),
+        c_empty=torch.zeros(2, empty_length, 5),
+        scale=scale,
+        sampler=sampler,
+    )
+    for t in (900, 500, 100):
+        assert guided(torch.zeros(2, 4), t).shape == (2, 4)
+    return rows
+
+
+def test_guidance_doubles_the_batch_of_a_call_where_it_acts() -> None:
+    assert calls_of(9.0) == [(4, 4, 4, 4)] * 3
+    some = Sampler(guidance_interval=(200, 600))
+    assert calls_of(9.0, some) == [(2, 2, 2, 2), (4, 4, 4, 4), (2, 2, 2, 2)]
+
+
+def test_scale_one_builds_no_doubled_batch() -> None:
+    # embeddings of unequal lengths cannot be joined, so that building the batch would fail
+    assert calls_of(1.0, empty_length=9) == [(2, 2, 2, 2)] * 3
+    with pytest.raises(RuntimeError, match="Expected size 9 but got size 7"):
+        calls_of(9.0, empty_length=9)
+
+
 def test_sampling_code_cannot_receive_an_image() -> None:
     functions: dict[Callable[..., object], set[str]] = {
         SiameseNetwork.encode: {"self", "zt", "t", "c_text"},
@@ -71,6 +108,7 @@ def test_sampling_code_cannot_receive_an_image() -> None:
             *("steps", "guidance_scale", "sampler"),
         },
         ddim_sample: {"predict", "noise", "alpha_bar", "steps", "progress", "eta"},
+        guided_predictor: {"predict", "condition", "c_text", "c_empty", "scale", "sampler"},
         guide: {"eps_empty", "eps_text", "scale"},
     }
     for function, names in functions.items():

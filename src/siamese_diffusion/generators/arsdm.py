@@ -19,6 +19,7 @@ from torch import Tensor
 
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.diffusion.ddim import ddim_sample
+from siamese_diffusion.diffusion.guidance import guided_predictor
 from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.diffusion.schedule import add_noise, predict_z0
 from siamese_diffusion.generators.base import require_sampler
@@ -181,7 +182,10 @@ class ArSDM(Denoiser[SpadeUNet]):
             ConfigError: If another sampler is asked for.
         """
         require_sampler(self, sampler)
-        predict = self.guided(self.condition({"mask": mask}), c_text, c_empty, 1.0)
+        condition = self.condition({"mask": mask})
+        predict = guided_predictor(
+            self.predict, condition, c_text=c_text, c_empty=c_empty, scale=1.0
+        )
         alpha_bar = self.alpha_bar.to(noise.device)
         return ddim_sample(predict, noise, alpha_bar, steps, eta=self._own.eta)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese_diffusion.diffusion.dpm_solver import integrate
+from siamese_diffusion.diffusion.guidance import guided_predictor
 from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.diffusion.schedule import add_noise
 from siamese_diffusion.generators.base import FromPairs
@@ -101,8 +102,14 @@ class ControlNetMI(FromPairs, Denoiser[SiameseNetwork]):
         sampler: Sampler = PAPER,
     ) -> Tensor:
         """Sample; both prompts see the same mix of mask and image."""
-        condition = self.condition({"mask": mask, "image": image})
-        predict = self.guided(condition, c_text, c_empty, guidance_scale, sampler)
+        predict = guided_predictor(
+            self.predict,
+            self.condition({"mask": mask, "image": image}),
+            c_text=c_text,
+            c_empty=c_empty,
+            scale=guidance_scale,
+            sampler=sampler,
+        )
         return integrate(sampler, predict, noise, self.alpha_bar.to(noise.device), steps)
 
     @property

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.diffusion.dpm_solver import integrate
-from siamese_diffusion.diffusion.guidance import guide
+from siamese_diffusion.diffusion.guidance import guided_predictor
 from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.diffusion.schedule import add_noise
 from siamese_diffusion.generators.base import Defaults
@@ -125,31 +125,12 @@ class Denoiser(Defaults, ABC, Generic[NetworkT]):
         sampler: Sampler = PAPER,
     ) -> Tensor:
         """Sample under the condition of a mask; shapes as in `generators.base.Generator`."""
-        predict = self.guided(
-            self.condition({"mask": mask}), c_text, c_empty, guidance_scale, sampler
+        predict = guided_predictor(
+            self.predict,
+            self.condition({"mask": mask}),
+            c_text=c_text,
+            c_empty=c_empty,
+            scale=guidance_scale,
+            sampler=sampler,
         )
         return integrate(sampler, predict, noise, self.alpha_bar.to(noise.device), steps)
-
-    def guided(
-        self,
-        condition: Condition,
-        c_text: Tensor,
-        c_empty: Tensor,
-        guidance_scale: float,
-        sampler: Sampler = PAPER,
-    ) -> Callable[[Tensor, int], Tensor]:
-        """A noise predictor for samplers; both prompts share a batch and the same condition."""
-        both = (torch.cat([c_empty, c_text]), tuple(torch.cat([part] * 2) for part in condition))
-
-        def predict(zt: Tensor, t: int) -> Tensor:
-            guided = guidance_scale != 1 and sampler.guides(t)
-            context, conditions = both if guided else (c_text, condition)
-            z = torch.cat([zt] * 2) if guided else zt
-            times = torch.full((len(z),), t, device=z.device)
-            eps = self.predict(z, times, context, conditions)
-            if not guided:
-                return eps
-            eps_empty, eps_text = eps.chunk(2)
-            return guide(eps_empty, eps_text, guidance_scale)
-
-        return predict

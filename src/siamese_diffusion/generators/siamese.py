@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.diffusion.dpm_solver import integrate
-from siamese_diffusion.diffusion.guidance import guide
+from siamese_diffusion.diffusion.guidance import guided_predictor
 from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.diffusion.schedule import add_noise
 from siamese_diffusion.generators.base import Defaults
@@ -109,19 +109,17 @@ class Siamese(Defaults):
             sampler: Solver, and where guidance acts.
         """
         net = self.network
-        hint = net.hint(mask)
-        both = (torch.cat([c_empty, c_text]), torch.cat([hint] * 2))
 
-        def predict(zt: Tensor, t: int) -> Tensor:
-            guided = guidance_scale != 1 and sampler.guides(t)
-            context, hints = both if guided else (c_text, hint)
-            z = torch.cat([zt] * 2) if guided else zt
-            times = torch.full((len(z),), t, device=z.device)
-            controls = net.controls(z, times, context, hints)
-            eps = net.predict(net.encode(z, times, context), context, controls)
-            if not guided:
-                return eps
-            eps_empty, eps_text = eps.chunk(2)
-            return guide(eps_empty, eps_text, guidance_scale)
+        def predict(zt: Tensor, t: Tensor, context: Tensor, hint: tuple[Tensor, ...]) -> Tensor:
+            controls = net.controls(zt, t, context, *hint)
+            return net.predict(net.encode(zt, t, context), context, controls)
 
-        return integrate(sampler, predict, noise, self._alpha_bar.to(noise.device), steps)
+        guided = guided_predictor(
+            predict,
+            (net.hint(mask),),
+            c_text=c_text,
+            c_empty=c_empty,
+            scale=guidance_scale,
+            sampler=sampler,
+        )
+        return integrate(sampler, guided, noise, self._alpha_bar.to(noise.device), steps)
