@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from siamese_diffusion.core.errors import SiamDiffError
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.sampling.bulk import sample_with
 from siamese_diffusion.sampling.settings import SampleSettings
 
@@ -40,6 +41,7 @@ class PaintingPipeline:
         self.run = Path("runs/phantom")
         self.seeds: list[list[int]] = []
         self.masks: list[Mask] = []
+        self.samplers: set[Sampler] = set()
         self._seconds = seconds
         self._rounds = rounds
         self._signal_at = signal_at
@@ -54,11 +56,13 @@ class PaintingPipeline:
         guidance_scale: float = 9.0,
         batch_size: int | None = None,
         exact: bool = False,
+        sampler: Sampler = PAPER,
     ) -> list[Image.Image]:
         if self._signal_at == len(self.seeds):
             os.kill(os.getpid(), signal.SIGTERM)
         self.seeds.append(list(seeds))
         self.masks.extend(masks)
+        self.samplers.add(sampler)
         shared = 0 if exact or not self._rounds else sum(seeds) % 251
         return [self._paint(mask, seed + shared) for mask, seed in zip(masks, seeds, strict=True)]
 

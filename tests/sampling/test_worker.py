@@ -14,6 +14,7 @@ from PIL import Image
 
 from sampling.painting import PaintingPipeline, files_of, write_masks
 from siamese_diffusion.core.errors import Interrupted, OutputError
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.sampling.bulk import sample_with
 from siamese_diffusion.sampling.claims import Claims
 from siamese_diffusion.sampling.settings import SampleSettings
@@ -36,6 +37,19 @@ def test_items_are_made_in_batches_of_the_size_asked_for(masks: Path, tmp_path: 
     pipeline = PaintingPipeline()
     assert run(pipeline, masks, tmp_path / "out") == 10
     assert [len(seeds) for seeds in pipeline.seeds] == [4, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({}, PAPER), ({"sampler": "dpm-solver++"}, Sampler("dpm-solver++"))],
+    ids=["paper", "other"],
+)
+def test_the_pipeline_is_told_the_sampler(
+    masks: Path, tmp_path: Path, asked: dict[str, object], told: Sampler
+) -> None:
+    pipeline = PaintingPipeline()
+    run(pipeline, masks, tmp_path / "out", SampleSettings.model_validate(asked))
+    assert pipeline.samplers == {told}
 
 
 def test_sigterm_writes_the_batch_and_the_same_command_continues(

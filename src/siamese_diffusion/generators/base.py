@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
@@ -190,16 +189,15 @@ def draw(
         ConfigError: If a generator that samples in its own way is asked for another.
     """
     require_sampler(generator, sampler)
-    given = (c_text, c_empty, noise)
+    chosen = {} if sampler == PAPER else {"sampler": sampler}  # not every generator takes one
+    pictures = [mask]
+    call: Callable[..., Tensor] = generator.sample_latents
     if isinstance(generator, FromPairs) and image is not None:
-        from_pairs: Callable[..., Tensor] = generator.sample_from_pairs
-        call = partial(from_pairs, mask, image, *given)
-    else:
-        from_masks: Callable[..., Tensor] = generator.sample_latents
-        call = partial(from_masks, mask, *given)
-    if sampler != PAPER:
-        call = partial(call, sampler=sampler)
-    return call(steps=steps, guidance_scale=guidance_scale)
+        pictures.append(image)
+        call = generator.sample_from_pairs
+    return call(
+        *pictures, c_text, c_empty, noise, steps=steps, guidance_scale=guidance_scale, **chosen
+    )
 
 
 def require_sampler(generator: Generator | type[Generator], sampler: Sampler) -> None:

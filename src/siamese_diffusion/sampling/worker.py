@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -26,7 +25,7 @@ from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.pairs import PairFolder
-from siamese_diffusion.diffusion.sampler import PAPER
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.sampling.claims import Claim, Claims, release_all
 from siamese_diffusion.sampling.plan import Mask, Plan, PlanItem, item_image, item_mask
 from siamese_diffusion.sampling.provenance import is_finished, write_item
@@ -60,6 +59,7 @@ class MaskToImage(Protocol):
         guidance_scale: float = GUIDANCE_SCALE,
         batch_size: int | None = None,
         exact: bool = False,
+        sampler: Sampler = PAPER,
     ) -> list[Image.Image]: ...
 
 
@@ -80,6 +80,7 @@ class PairToImage(MaskToImage, Protocol):
         guidance_scale: float = GUIDANCE_SCALE,
         batch_size: int | None = None,
         exact: bool = False,
+        sampler: Sampler = PAPER,
     ) -> list[Image.Image]: ...
 
 
@@ -201,10 +202,9 @@ class Worker:
             for item in items
         ]
         call: Callable[..., list[Image.Image]] = self._pipeline
-        if self._settings.chosen_sampler != PAPER:
-            call = partial(call, sampler=self._settings.chosen_sampler)
+        pictures = {}
         if self._images is not None:
-            call = partial(call, images=self._pictures(items, self._images))
+            pictures["images"] = self._pictures(items, self._images)
         images = call(
             masks,
             [item.seed for item in items],
@@ -212,6 +212,8 @@ class Worker:
             steps=self._settings.steps,
             guidance_scale=self._settings.guidance_scale,
             exact=self._settings.exact,
+            sampler=self._settings.chosen_sampler,
+            **pictures,
         )
         made = zip(items, masks, images, strict=True)
         return {item.index: (mask, image) for item, mask, image in made}
