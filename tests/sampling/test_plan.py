@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,6 +42,38 @@ def test_the_same_arguments_give_the_same_plan(tmp_path: Path, recipe: str) -> N
     folder = write_masks(tmp_path / "m", 4)
     settings = SampleSettings.model_validate({"recipe": recipe, "folds": 3})
     assert plan_of(folder, settings).lines() == plan_of(folder, settings).lines()
+
+
+# What plans held before their departures were named in one place; sets of then must go on.
+PLANNED = {
+    "recipe": "real", "folds": 1, "steps": 20, "guidance_scale": 9.0, "seed": 0, "exact": False,
+    "split": None, "mask_rule": {"kind": "0/255", "threshold": 127.0}, "prompt": "polyp",
+    "size": SIZE, "model_sha256": "m",
+}  # fmt: skip
+INTERVAL = {"guidance_interval": [200, 800]}
+ALL = {"precision": "bf16", "sampler": "dpm-solver++", **INTERVAL}
+
+
+@pytest.mark.parametrize(
+    ("asked", "content"),
+    [
+        ({}, "ab5e1e86608d22d5"),
+        ({"precision": "bf16"}, "097133f356c17c96"),
+        ({"sampler": "dpm-solver++"}, "a14f03ded152a857"),
+        (INTERVAL, "b9a92552a25232d8"),
+        (ALL, "4faa569693387b0e"),
+    ],
+    ids=["paper", "precision", "sampler", "interval", "all"],
+)
+def test_a_set_begun_earlier_has_the_same_identity(
+    tmp_path: Path, asked: dict[str, object], content: str
+) -> None:
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[8:24, 4:20] = 255
+    Image.fromarray(mask).save(tmp_path / "m.bmp")  # not PNG: its bytes depend on the compressor
+    plan = plan_of(tmp_path, SampleSettings.model_validate({"steps": 20, **asked}))
+    assert json.loads(json.dumps(plan.identity)) == {**PLANNED, **asked}
+    assert plan.items[0].content.startswith(content)
 
 
 @pytest.mark.parametrize("recipe", ["real", "random"])

@@ -25,7 +25,7 @@ from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.data.images import Pixels
 from siamese_diffusion.data.mask_recipes import TransformRecord, apply_transform, transform_mask
 from siamese_diffusion.data.pairs import PairFolder
-from siamese_diffusion.sampling.settings import SampleSettings
+from siamese_diffusion.sampling.settings import DEPARTURES, SampleSettings
 
 KIND = "synthetic"
 Mask = npt.NDArray[np.uint8]
@@ -324,9 +324,7 @@ def _content(
 def _identity(
     masks: PairFolder, settings: SampleSettings, size: int, model_sha256: str, prompt: str
 ) -> dict[str, object]:
-    identity = settings.model_dump(
-        mode="json", exclude={"batch_size", "random", "precision", "sampler", "guidance_interval"}
-    )
+    identity = settings.model_dump(mode="json", exclude={"batch_size", "random", *DEPARTURES})
     identity |= settings.departures()
     if settings.recipe == "random":
         identity["random"] = settings.random.model_dump(mode="json")
