@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
+from siamese_diffusion.cli.options import Config, Device, FlatSet
+
 audit_app = typer.Typer(no_args_is_help=True, help="Check a synthetic set against the real one.")
 
 Real = Annotated[Path, typer.Option(help="Real images; its list train.txt if there is one.")]
 Synthetic = Annotated[Path, typer.Option(help="Synthetic set.")]
 Out = Annotated[Path, typer.Option(help="Folder for the result and its pictures.")]
 Split = Annotated[str | None, typer.Option(help="Split list of the real folder.")]
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="One setting, key=value; repeatable.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: what is there.")]
 
 
 @audit_app.command("memorisation")
@@ -33,7 +32,7 @@ def memorisation(
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of the feature cache.")] = None,
     config: Config = None,
-    set_: Set = None,
+    set_: FlatSet = None,
     device: Device = None,
 ) -> None:
     """List near copies of training images, with a verdict whose error rate is known."""
@@ -75,7 +74,7 @@ def alignment(
     out: Out,
     split: Split = None,
     config: Config = None,
-    set_: Set = None,
+    set_: FlatSet = None,
 ) -> None:
     """Do images show their masks? Asked of segmenters that saw neither them nor their originals."""
     from siamese_diffusion.audit.crossfit import AlignmentSettings, cross_fitted_alignment
@@ -109,7 +108,7 @@ def artefacts(
     out: Out,
     split: Split = None,
     config: Config = None,
-    set_: Set = None,
+    set_: FlatSet = None,
 ) -> None:
     """List images whose plain statistics are unlike those of real ones: blank, blurred, noisy."""
     from siamese_diffusion.audit.artefacts import ArtefactSettings

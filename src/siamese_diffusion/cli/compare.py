@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from siamese_diffusion.cli.options import Base, Device, Set
+
 
 def compare(
     generators: Annotated[str, typer.Option(help="Names of methods, joined by commas.")],
@@ -16,9 +18,7 @@ def compare(
         Literal["small", "paper"], typer.Option(help="For a CPU, or the paper's settings.")
     ] = "small",
     seeds: Annotated[int, typer.Option(help="Trainings a method.")] = 1,
-    base: Annotated[
-        str, typer.Option(help="tiny, a diffusers folder, a single file, or a hub id (owner/name).")
-    ] = "tiny",
+    base: Base = "tiny",
     split: Annotated[str | None, typer.Option(help="Training list; default: train.")] = None,
     held_out: Annotated[str, typer.Option(help="List that nothing is trained on.")] = "val",
     mask_split: Annotated[
@@ -32,10 +32,8 @@ def compare(
         list[str] | None,
         typer.Option(help="inception=PATH adds FID and KID, lpips-alex=PATH LPIPS; repeatable."),
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, section.key=value; repeatable.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: what is there.")] = None,
+    set_: Set = None,
+    device: Device = None,
 ) -> None:
     """Fit, sample and score several methods on equal terms; a table and a panel. Resumable."""
     from siamese_diffusion.comparison.compare import compare as run_compare

@@ -13,8 +13,9 @@ import typer
 from siamese_diffusion.cli.audit import audit_app
 from siamese_diffusion.cli.compare import compare
 from siamese_diffusion.cli.mos import app as mos_app
+from siamese_diffusion.cli.options import Base, Config, Device, MovedBase, Set
 from siamese_diffusion.cli.plot import plot_app
-from siamese_diffusion.cli.sample import Device, MovedBase, sample
+from siamese_diffusion.cli.sample import sample
 from siamese_diffusion.cli.score import compare_scores, filter_, score
 from siamese_diffusion.cli.segment import segment_app, utility
 from siamese_diffusion.core.errors import SiamDiffError
@@ -38,14 +39,6 @@ app.command("filter")(filter_)
 app.command("utility")(utility)
 app.command("compare")(compare)
 app.add_typer(mos_app, name="mos")
-
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="One setting, section.key=value; repeatable.")
-]
-Base = Annotated[
-    str, typer.Option(help="tiny, a diffusers folder, a single file, or a hub id (owner/name).")
-]
 
 
 @data_app.command("phantom")

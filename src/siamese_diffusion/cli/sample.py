@@ -8,10 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: what is there.")]
-MovedBase = Annotated[
-    str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
-]
+from siamese_diffusion.cli.options import Device, MovedBase
 
 
 def sample(

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-segment_app = typer.Typer(no_args_is_help=True, help="Train and score segmentation networks.")
+from siamese_diffusion.cli.options import Config, Device, Set
 
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: what is there.")]
+segment_app = typer.Typer(no_args_is_help=True, help="Train and score segmentation networks.")
 
 
 @segment_app.command("fit")
@@ -37,12 +37,8 @@ def segment_fit(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="paper (default) or small.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")] = (
-        None
-    ),
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, section.key=value; repeatable.")
-    ] = None,
+    config: Config = None,
+    set_: Set = None,
     device: Device = None,
 ) -> None:
     """Train a segmenter on real, synthetic or mixed pairs. The same command continues it."""
@@ -150,12 +146,8 @@ def utility(
         Path | None, typer.Option(help="ImageNet checkpoint of the network's encoder.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="paper (default) or small.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file with settings.")] = (
-        None
-    ),
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, section.key=value; repeatable.")
-    ] = None,
+    config: Config = None,
+    set_: Set = None,
     device: Device = None,
 ) -> None:
     """How much does a synthetic set help a segmenter? Score against folds, with intervals."""
