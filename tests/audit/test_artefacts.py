@@ -61,8 +61,9 @@ def test_statistics_tell_blank_sharp_and_extreme() -> None:
 
 
 def test_too_few_real_images_for_the_rate_are_refused(folders: Path) -> None:
-    with pytest.raises(DataError, match=r"a rate of 0.01 needs 99 real images, got 40"):
+    with pytest.raises(DataError, match=r"a rate of 0.01 needs 99 real images, got 40") as caught:
         artefacts(open_set(folders / "real"), open_set(folders / "made"))
+    assert caught.value.hint == "give more, or --set rate=0.0244"
 
 
 def test_the_filter_leaves_listed_images_out_with_the_reason(folders: Path, tmp_path: Path) -> None:

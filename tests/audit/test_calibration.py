@@ -25,8 +25,11 @@ def test_threshold_is_the_order_statistic_of_the_rate() -> None:
 
 def test_rate_that_the_hold_out_cannot_support_is_refused() -> None:
     assert calibrate(np.ones(99), 0.01).rank == 1
-    with pytest.raises(DataError, match=r"a rate of 0.01 needs 99 hold-out images, got 98"):
+    with pytest.raises(
+        DataError, match=r"a rate of 0.01 needs 99 hold-out images, got 98"
+    ) as caught:
         calibrate(np.ones(98), 0.01)
+    assert caught.value.hint == "give more, or a rate of at least 0.0101"
 
 
 @pytest.mark.parametrize("law", ["normal", "pareto"])

@@ -7,7 +7,6 @@ share of theirs is listed. Needs no network and knows nothing of content.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,8 +15,8 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import ndimage
 
+from siamese_diffusion.audit.calibration import require_rank
 from siamese_diffusion.core.config import Settings
-from siamese_diffusion.core.errors import DataError
 from siamese_diffusion.data.images import Pixels, read_image, resize_image
 from siamese_diffusion.data.listing import collect
 from siamese_diffusion.metrics.sets import ImageSet
@@ -85,13 +84,7 @@ def artefacts(
         DataError: If there are too few real images for the rate, or one cannot be read.
     """
     settings = settings or ArtefactSettings()
-    above = math.floor(settings.rate * (len(real) + 1) + 1e-9)
-    if above < 1:
-        raise DataError(
-            f"a rate of {settings.rate:g} needs {math.ceil(1 / settings.rate) - 1} real images, "
-            f"got {len(real)}",
-            hint=f"give more, or --set rate={1 / (len(real) + 1):.3g}",
-        )
+    above = require_rank(settings.rate, len(real), images="real images", lower="--set rate=")
     given, made = _statistics(real), _statistics(synthetic)
     centre = np.median(given, 0)
     spread = np.maximum(_MAD_TO_SIGMA * np.median(np.abs(given - centre), 0), _LEAST_SPREAD)

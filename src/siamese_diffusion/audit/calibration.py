@@ -33,19 +33,34 @@ class Threshold:
     n: int
 
 
+def require_rank(rate: float, n: int, *, images: str, lower: str = "a rate of at least ") -> int:
+    """How many of `n` known images may lie beyond a limit so that an honest one does at `rate`.
+
+    Args:
+        rate: Chance of an honest image.
+        n: Number of images that the limit is taken from.
+        images: What these are, for the error.
+        lower: How to ask for another rate, for the error.
+
+    Raises:
+        DataError: If there are too few images for so small a rate.
+    """
+    rank = _rank(rate, n)
+    if rank < 1:
+        raise DataError(
+            f"a rate of {rate:g} needs {math.ceil(1 / rate) - 1} {images}, got {n}",
+            hint=f"give more, or {lower}{1 / (n + 1):.3g}",
+        )
+    return rank
+
+
 def calibrate(holdout: Real, rate: float) -> Threshold:
     """The threshold from distances of hold-out images to the training set.
 
     Raises:
         DataError: If there are too few hold-out images for so small a rate.
     """
-    rank = math.floor(rate * (len(holdout) + 1) + 1e-9)
-    if rank < 1:
-        raise DataError(
-            f"a rate of {rate:g} needs {math.ceil(1 / rate) - 1} hold-out images, got "
-            f"{len(holdout)}",
-            hint=f"give more, or a rate of at least {1 / (len(holdout) + 1):.3g}",
-        )
+    rank = require_rank(rate, len(holdout), images="hold-out images")
     distance = float(np.sort(holdout)[rank - 1])
     return Threshold(distance, rank / (len(holdout) + 1), rank, len(holdout))
 
@@ -73,7 +88,7 @@ def false_alarms(holdout: Real, rate: float, seed: int) -> float | None:
     None if a half is too few for the rate.
     """
     half = len(holdout) // 2
-    if math.floor(rate * (half + 1) + 1e-9) < 1:
+    if _rank(rate, half) < 1:
         return None
     rng = np.random.default_rng(derive_seed(seed, "false alarms"))
     alarms = 0
@@ -84,3 +99,7 @@ def false_alarms(holdout: Real, rate: float, seed: int) -> float | None:
         found = int(flags(judged, threshold).sum())
         alarms += chance_of(found, len(judged), threshold) < VERDICT_RATE
     return alarms / _DRAWS
+
+
+def _rank(rate: float, n: int) -> int:
+    return math.floor(rate * (n + 1) + 1e-9)  # 0.29 * 100 is a little less than 29
