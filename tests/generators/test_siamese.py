@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from siamese_diffusion.core.errors import ConfigError
 from siamese_diffusion.generators.settings import FitSettings, SiameseFitSettings
 from siamese_diffusion.generators.siamese import Siamese
 from siamese_diffusion.models.base import load_base
+from siamese_diffusion.training.layout import lay_out
 
 
 def method_of(base_folder: Path, *, seed: int = 0, **changes: object) -> Siamese:
@@ -163,8 +163,7 @@ def test_losses_and_gradients_do_not_depend_on_the_layout_of_the_weights(
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
         method = stirred(small_base_folder)
-        lay_out: Callable[..., object] = method.objective.to
-        lay_out(memory_format=layout)
+        lay_out(method.objective, layout)
         terms: dict[str, torch.Tensor] = method.objective(2999, batch)
         losses = torch.stack([value for name, value in terms.items() if name.startswith("loss/")])
         torch.autograd.backward(losses.sum())

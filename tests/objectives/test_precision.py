@@ -12,6 +12,7 @@ from siamese_diffusion.generators.settings import SiameseFitSettings
 from siamese_diffusion.generators.siamese import Siamese
 from siamese_diffusion.models.settings import SmallBaseSettings
 from siamese_diffusion.models.small import build_small_base
+from siamese_diffusion.training.layout import lay_out
 
 SMALL = SmallBaseSettings(
     autoencoder_widths=(16, 16, 16, 16),
@@ -79,7 +80,7 @@ def test_losses_in_bf16_are_those_of_fp32_within_the_stated_error(k: int) -> Non
 def test_a_step_in_channels_last_is_that_of_the_plain_layout() -> None:
     plain, gradients = step(method(), 20)
     turned = method()
-    turned.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lay_out(turned.objective)
     found, of_turned = step(turned, 20)
     assert found == pytest.approx(plain, rel=1e-5, abs=1e-7)
     scale = max(float(g.abs().max()) for g in gradients.values())
@@ -89,7 +90,7 @@ def test_a_step_in_channels_last_is_that_of_the_plain_layout() -> None:
 
 def test_samples_in_channels_last_are_those_of_the_plain_layout() -> None:
     given, plain, turned = batch(), method(), method()
-    turned.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lay_out(turned.objective)
     context = (given["c_text"], torch.zeros_like(given["c_text"]))
     expected, found = (
         one.sample_latents(given["mask"], *context, given["eps"], steps=5, guidance_scale=2.0)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,7 @@ from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.core.weights import misfits
 from siamese_diffusion.training.checkpoint import TrainingState, load_latest, save_checkpoint
 from siamese_diffusion.training.ema import MovingAverage
+from siamese_diffusion.training.layout import lay_out
 from siamese_diffusion.training.log import RunLog
 from siamese_diffusion.training.memory import (
     SAMPLE_MEMORY_HINT,
@@ -140,8 +141,7 @@ class Trainer:
         named = list(self.task.trained_parameters())
         self.task.objective.to(self.device)
         if channels_last(settings, self.device):
-            lay_out: Callable[..., object] = self.task.objective.to  # its stub lacks this form
-            lay_out(memory_format=torch.channels_last)
+            lay_out(self.task.objective)
         own = self.task if isinstance(self.task, OwnRecipe) else None
         parameters = [p for _, p in named]
         optimizer = own.build_optimizer() if own else build_optimizer(settings, parameters)
