@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionControlNetPipeline
-from torch import nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from reference.literal_sampling import literal_sample
 from siamese_diffusion.diffusion.ddim import ddim_timesteps
-from siamese_diffusion.diffusion.sampler import Sampler
+from siamese_diffusion.diffusion.sampler import PAPER, Sampler
 from siamese_diffusion.generators.settings import SiameseFitSettings
 from siamese_diffusion.generators.siamese import Siamese
 from siamese_diffusion.models.base import Base
@@ -53,6 +53,46 @@ class _TimesOnCpu(DDIMScheduler):  # type: ignore[misc]
         super().set_timesteps(num_inference_steps)
 
 
+class _Meta(NamedTuple):
+    """The project's sampler and what it is given, on the meta device."""
+
+    generator: Siamese
+    mask: Tensor
+    context: Tensor
+    noise: Tensor
+
+    def sample(self, steps: int, sampler: Sampler = PAPER) -> object:
+        return self.generator.sample_latents(
+            self.mask,
+            self.context,
+            self.context,
+            self.noise,
+            steps=steps,
+            guidance_scale=GUIDANCE_SCALE,
+            sampler=sampler,
+        )
+
+    def cost(self, name: str, run: Callable[[int], object], steps: int) -> SamplerCost:
+        """Of a sampler that `run(steps)` runs with this network."""
+        hint = self.generator.network.control.controlnet_cond_embedding
+        totals, calls = [], []
+        for n in (1, 2):
+            rows: list[int] = []
+            handle = hint.register_forward_hook(
+                lambda _module, given, _out, rows=rows: rows.append(len(given[0]))
+            )
+            try:
+                totals.append(_gflop(partial(run, n)))
+            finally:
+                handle.remove()
+            calls.append(sum(rows))
+        return SamplerCost(
+            name,
+            totals[0] + (steps - 1) * (totals[1] - totals[0]),
+            calls[0] + (steps - 1) * (calls[1] - calls[0]),
+        )
+
+
 def sampler_costs(base: Base, *, size: int, steps: int = STEPS) -> list[SamplerCost]:
     """Cost of one guided image of `size` pixels by each sampler.
 
@@ -61,13 +101,9 @@ def sampler_costs(base: Base, *, size: int, steps: int = STEPS) -> list[SamplerC
         size: Pixels along each side.
         steps: Number of DDIM steps.
     """
-    with torch.device("meta"):
-        generator = Siamese.build(SiameseFitSettings(), base)
-        side = size // 8
-        mask = torch.empty(1, 3, size, size)
-        context = torch.empty(1, 77, int(base.unet.config["cross_attention_dim"]))
-        noise = torch.empty(1, int(base.unet.config["in_channels"]), side, side)
-    control = generator.network.control.requires_grad_(False)
+    meta = _on_meta(base, size)
+    generator, mask, context, noise = meta
+    control = generator.network.control
     alpha_bar = base.scheduler.alphas_cumprod.float()
     pipeline = StableDiffusionControlNetPipeline(
         vae=base.vae,
@@ -81,11 +117,6 @@ def sampler_costs(base: Base, *, size: int, steps: int = STEPS) -> list[SamplerC
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
-
-    def ours(n: int) -> object:
-        return generator.sample_latents(
-            mask, context, context, noise, steps=n, guidance_scale=GUIDANCE_SCALE
-        )
 
     def literal(n: int) -> object:
         return literal_sample(
@@ -111,11 +142,10 @@ def sampler_costs(base: Base, *, size: int, steps: int = STEPS) -> list[SamplerC
             output_type="latent",
         )
 
-    hint = control.controlnet_cond_embedding
     return [
-        _cost("this project", ours, hint, steps),
-        _cost("release-style loop, two passes a step", literal, hint, steps),
-        _cost("diffusers' ControlNet pipeline", diffusers, hint, steps),
+        meta.cost("this project", meta.sample, steps),
+        meta.cost("release-style loop, two passes a step", literal, steps),
+        meta.cost("diffusers' ControlNet pipeline", diffusers, steps),
     ]
 
 
@@ -126,34 +156,20 @@ def option_costs(base: Base, *, size: int, steps: int = STEPS) -> list[SamplerCo
         base, size: As for `sampler_costs`.
         steps: Number of DDIM steps of the second.
     """
-    with torch.device("meta"):
-        generator = Siamese.build(SiameseFitSettings(), base)
-        mask = torch.empty(1, 3, size, size)
-        context = torch.empty(1, 77, int(base.unet.config["cross_attention_dim"]))
-        noise = torch.empty(1, int(base.unet.config["in_channels"]), size // 8, size // 8)
-    hint = generator.network.control.requires_grad_(False).controlnet_cond_embedding
+    meta = _on_meta(base, size)
 
-    def run(n: int, sampler: Sampler) -> object:
-        return generator.sample_latents(
-            mask,
-            context,
-            context,
-            noise,
-            steps=n,
-            guidance_scale=GUIDANCE_SCALE,
-            sampler=sampler,
-        )
+    def cost(name: str, sampler: Sampler, steps: int) -> SamplerCost:
+        return meta.cost(name, partial(meta.sample, sampler=sampler), steps)
 
     few = Sampler(name="dpm-solver++")
     chosen = Sampler(guidance_interval=INTERVAL)
     guided = sum(chosen.guides(t) for t in ddim_timesteps(steps))
-    always = _cost("", partial(run, sampler=Sampler()), hint, steps)
-    nowhere = Sampler(guidance_interval=(0, 0))  # no step falls on it
-    never = _cost("", partial(run, sampler=nowhere), hint, steps)
+    always = cost("", PAPER, steps)
+    never = cost("", Sampler(guidance_interval=(0, 0)), steps)  # no step falls on it
     share = guided / steps
     low, high = INTERVAL
     return [
-        _cost(f"DPM-Solver++, {FEW_STEPS} steps", partial(run, sampler=few), hint, FEW_STEPS),
+        cost(f"DPM-Solver++, {FEW_STEPS} steps", few, FEW_STEPS),
         SamplerCost(
             f"guidance at timesteps {low} to {high} alone",
             share * always.gflop + (1 - share) * never.gflop,
@@ -170,23 +186,14 @@ def decoder_gflop(vae: AutoencoderKL, *, size: int) -> float:
     return _gflop(lambda: decode(vae, z0))
 
 
-def _cost(name: str, run: Callable[[int], object], hint: nn.Module, steps: int) -> SamplerCost:
-    totals, calls = [], []
-    for n in (1, 2):
-        rows: list[int] = []
-        handle = hint.register_forward_hook(
-            lambda _module, given, _out, rows=rows: rows.append(len(given[0]))
-        )
-        try:
-            totals.append(_gflop(lambda n=n: run(n)))  # type: ignore[misc]
-        finally:
-            handle.remove()
-        calls.append(sum(rows))
-    return SamplerCost(
-        name,
-        totals[0] + (steps - 1) * (totals[1] - totals[0]),
-        calls[0] + (steps - 1) * (calls[1] - calls[0]),
-    )
+def _on_meta(base: Base, size: int) -> _Meta:
+    with torch.device("meta"):
+        generator = Siamese.build(SiameseFitSettings(), base)
+        mask = torch.empty(1, 3, size, size)
+        context = torch.empty(1, 77, int(base.unet.config["cross_attention_dim"]))
+        noise = torch.empty(1, int(base.unet.config["in_channels"]), size // 8, size // 8)
+    generator.network.control.requires_grad_(False)
+    return _Meta(generator, mask, context, noise)
 
 
 def _gflop(work: Callable[[], object]) -> float:

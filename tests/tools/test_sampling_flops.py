@@ -37,6 +37,17 @@ def costs(base: Base) -> dict[str, sampling_flops.SamplerCost]:
     return dict(zip(("ours", "literal", "diffusers"), found, strict=True))
 
 
+@pytest.fixture(scope="module")
+def hint(base: Base) -> float:
+    """Operations of the hint input, GFLOP."""
+    with torch.device("meta"):
+        network = Siamese.build(SiameseFitSettings(), base).network
+        picture = torch.empty(1, 3, SIZE, SIZE)
+    with FlopCounterMode(display=False) as counter:
+        network.hint(picture)
+    return float(counter.get_total_flops()) / 1e9
+
+
 def test_the_hint_is_encoded_once_here_and_in_every_pass_elsewhere(
     costs: dict[str, sampling_flops.SamplerCost],
 ) -> None:
@@ -45,29 +56,17 @@ def test_the_hint_is_encoded_once_here_and_in_every_pass_elsewhere(
 
 
 def test_the_samplers_differ_by_the_hints_alone(
-    base: Base, costs: dict[str, sampling_flops.SamplerCost]
+    hint: float, costs: dict[str, sampling_flops.SamplerCost]
 ) -> None:
-    with torch.device("meta"):
-        network = Siamese.build(SiameseFitSettings(), base).network
-        picture = torch.empty(1, 3, SIZE, SIZE)
-    with FlopCounterMode(display=False) as counter:
-        network.hint(picture)
-    hint = counter.get_total_flops() / 1e9
     spared = (2 * STEPS - 1) * hint
     assert costs["literal"].gflop - costs["ours"].gflop == pytest.approx(spared)
     assert costs["diffusers"].gflop == pytest.approx(costs["literal"].gflop)
 
 
 def test_few_steps_and_steps_without_guidance_cost_by_their_number(
-    base: Base, costs: dict[str, sampling_flops.SamplerCost]
+    base: Base, hint: float, costs: dict[str, sampling_flops.SamplerCost]
 ) -> None:
     few, some = sampling_flops.option_costs(base, size=SIZE, steps=10)
-    with torch.device("meta"):
-        network = Siamese.build(SiameseFitSettings(), base).network
-        picture = torch.empty(1, 3, SIZE, SIZE)
-    with FlopCounterMode(display=False) as counter:
-        network.hint(picture)
-    hint = counter.get_total_flops() / 1e9
     step = (costs["ours"].gflop - hint) / STEPS
     assert few.gflop == pytest.approx(hint + sampling_flops.FEW_STEPS * step)
     # of ten timesteps 901, 801, ... 1, the six from 701 to 201 lie within; the rest cost half
