@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from siamese_diffusion.core.artifacts import atomic_write_json
+from siamese_diffusion.core.folders import AuditPaths
 
 PAIRS, SIZE = 240, 128
 # Lesions show in their outlines after some 150 steps; the rest is for their looks.
@@ -50,12 +51,13 @@ def score_images(data: Path, synthetic: Path, out: Path) -> Path:
 
 def audit_images(data: Path, synthetic: Path, out: Path) -> Path:
     """Both audits; the rate is the least that the few hold-out images can support."""
-    if not (out / "alignment.json").exists():
+    paths = AuditPaths(out)
+    if not paths.alignment.exists():
         siamdiff(
             *("audit", "alignment", "--real", str(data), "--synthetic", str(synthetic)),
             *("--out", str(out), "--set", "folds=2", "--set", f"steps={SEGMENTER_STEPS}"),
         )
-    if not (out / "memorisation.json").exists():
+    if not paths.memorisation.exists():
         held_out = len((data / "val.txt").read_text().split())
         siamdiff(
             *("audit", "memorisation", "--real", str(data), "--synthetic", str(synthetic)),
@@ -216,7 +218,7 @@ def main() -> None:
     score_file = score_images(data, synthetic, out / "score.json")
     audit = audit_images(data, synthetic, out / "audit")
     figures = plot_plane(data, synthetic, out / "tsne.png")
-    numbers = json.loads((audit / "alignment.json").read_text())
+    numbers = json.loads(AuditPaths(audit).alignment.read_text())
     use = measure_use(data, synthetic, unseen, out / "use.json")
     draw_picture(data, synthetic, out / "picture.png")
     siamdiff(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import demo
+from siamese_diffusion.core.folders import AuditPaths
 
 
 @pytest.mark.parametrize("code", [2, 75])
@@ -35,9 +36,10 @@ def test_audits_are_done_once_and_at_a_rate_that_the_hold_out_supports(
     assert [arguments[1] for arguments in done] == ["alignment", "memorisation"]
     rate = float(done[1][-1].removeprefix("rate="))
     assert 0.25 <= rate < 0.26  # 3 hold-out images support 1 / 4
-    (tmp_path / "audit").mkdir()
-    for name in ("alignment", "memorisation"):
-        (tmp_path / f"audit/{name}.json").write_text("{}")
+    paths = AuditPaths(tmp_path / "audit")
+    paths.root.mkdir()
+    for path in (paths.alignment, paths.memorisation):
+        path.write_text("{}")
     demo.audit_images(tmp_path, tmp_path / "made", tmp_path / "audit")
     assert len(done) == 2
 
