@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.data.phantom import write_phantom
 from siamese_diffusion.generators import pretraining
 from siamese_diffusion.generators.pretraining import pretrain
+from siamese_diffusion.generators.pretraining_tasks import AutoencoderObjective
 from siamese_diffusion.generators.settings import PretrainSettings
 from siamese_diffusion.models.base import load_base
 from siamese_diffusion.models.settings import SmallBaseSettings
@@ -40,6 +42,10 @@ ARCHITECTURE = {
     "text_width": 32,
     "text_layers": 1,
 }
+
+
+class Begun(Exception):
+    """Raised where a test has seen enough."""
 
 
 def settings_of(**changes: object) -> PretrainSettings:
@@ -325,9 +331,6 @@ def test_a_folder_whose_beginning_was_killed_is_begun_again(
     (tmp_path / "out" / "stages").mkdir(parents=True)
     (tmp_path / "out" / "stages" / ".pretrain.yaml.0123abcd.tmp").touch()
 
-    class Begun(Exception):
-        pass
-
     def stop(*_: object, **__: object) -> None:
         raise Begun
 
@@ -356,6 +359,30 @@ def test_too_few_images_are_counted(tmp_path: Path) -> None:
 def test_impossible_settings_are_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         settings_of(**changes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "innermost"), [(None, True), (True, True), (False, False)], ids=str
+)
+def test_the_autoencoder_is_laid_out_as_its_settings_say(
+    asked: bool | None,
+    innermost: bool,
+    phantoms: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def look(self: AutoencoderObjective, step: int, batch: Mapping[str, torch.Tensor]) -> None:
+        seen.extend((self.vae.get_parameter("encoder.conv_in.weight"), batch["image"]))
+        raise Begun
+
+    monkeypatch.setattr(AutoencoderObjective, "forward", look)
+    settings = settings_of(autoencoder={**PLAIN, "channels_last": asked})
+    with pytest.raises(Begun):
+        pretrain(phantoms, tmp_path / "out", settings, device="cpu", quiet=True)
+    laid_out = [tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen]
+    assert laid_out == [innermost] * 2
 
 
 def test_what_this_machine_cannot_do_is_refused_at_once(phantoms: Path, tmp_path: Path) -> None:

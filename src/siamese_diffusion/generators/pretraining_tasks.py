@@ -25,6 +25,8 @@ from siamese_diffusion.objectives.autoencoding import (
     reconstruction_loss,
 )
 from siamese_diffusion.objectives.denoising import denoising_loss
+from siamese_diffusion.training.settings import TrainSettings
+from siamese_diffusion.training.trainer import channels_last
 
 _SHOWN = 6  # held-out images in a grid
 
@@ -62,6 +64,7 @@ class AutoencoderTask:
         images: (N, S, S, 3) uint8 to train on.
         held_out: (M, S, S, 3) uint8 for the PSNR.
         folder: For grids of held-out images above their reconstructions.
+        train: Of its training; pictures are laid out as the trainer lays out the weights.
     """
 
     def __init__(
@@ -71,14 +74,11 @@ class AutoencoderTask:
         held_out: np.ndarray,
         *,
         folder: Path,
-        batch_size: int,
-        seed: int,
+        train: TrainSettings,
         edge_weight: float,
         kl_weight: float,
         flips: bool,
     ) -> None:
-        # channels-last halves the time of convolutions on CPUs, and is what tensor cores want
-        base.vae.to(memory_format=torch.channels_last)
         base.vae.requires_grad_(True).train()
         self.objective: nn.Module = AutoencoderObjective(
             base.vae, edge_weight=edge_weight, kl_weight=kl_weight
@@ -87,8 +87,9 @@ class AutoencoderTask:
         self._images = images
         self._held_out = held_out
         self._folder = folder
-        self._batch_size = batch_size
-        self._seed = seed
+        self._train = train
+        self._batch_size = train.batch_size
+        self._seed = train.seed
         self._flips = flips
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -107,7 +108,9 @@ class AutoencoderTask:
             picture = picture[:, ::-1] if flips & 1 else picture
             pictures.append(picture[::-1] if flips & 2 else picture)
             noises.append(normal((channels, side, side), self._seed, "posterior", step, position))
-        image = to_model(np.stack(pictures)).to(device, memory_format=torch.channels_last)
+        innermost = channels_last(self._train, device)
+        layout = torch.channels_last if innermost else torch.contiguous_format
+        image = to_model(np.stack(pictures)).to(device, memory_format=layout)
         return {"image": image, "noise": torch.stack(noises).to(device)}
 
     @torch.no_grad()
