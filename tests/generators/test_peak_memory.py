@@ -12,6 +12,7 @@ from siamese_diffusion.generators.siamese import Siamese
 from siamese_diffusion.models.base import Base
 from siamese_diffusion.models.settings import SmallBaseSettings
 from siamese_diffusion.models.small import build_small_base
+from siamese_diffusion.training import precision
 from siamese_diffusion.training.settings import TrainSettings
 
 SMALL = SmallBaseSettings(
@@ -45,6 +46,25 @@ def test_a_fake_step_takes_what_a_real_one_takes(
     batch = {name: torch.zeros_like(value) for name, value in empty_batch(base, 64, 3).items()}
     real = counted_peak(generator, batch, [0, 999, 999], step=train.steps, train=train)
     assert fake == pytest.approx(real, rel=ERROR)
+
+
+@pytest.mark.parametrize(("has_bf16", "same_as"), [(True, "bf16"), (False, "fp32")])
+def test_auto_takes_what_the_device_computes_in(
+    base: Base, monkeypatch: pytest.MonkeyPatch, has_bf16: bool, same_as: str
+) -> None:
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda device: has_bf16)
+    step = FakeStep(SETTINGS, base)
+    peaks = {
+        name: step.peak_bytes(
+            TrainSettings.model_validate({"precision": name}),
+            samples=1,
+            gated=0,
+            device=torch.device("cpu"),
+        )
+        for name in ("auto", "fp32", "bf16")
+    }
+    assert peaks["fp32"] != peaks["bf16"]
+    assert peaks["auto"] == peaks[same_as]
 
 
 def test_more_samples_and_gated_samples_take_more(base: Base) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from siamese_diffusion.core.artifacts import read_jsonl
 from siamese_diffusion.training import precision
-from siamese_diffusion.training.precision import chosen_precision, multiplies_bf16
+from siamese_diffusion.training.precision import autocast_dtype, chosen_precision, multiplies_bf16
 from siamese_diffusion.training.settings import TrainSettings
 from training.toy import ToyTask, settings_of, trainer_of
 
@@ -24,6 +24,17 @@ def test_auto_is_bf16_where_the_device_has_instructions_for_it(
     assert chosen_precision(TrainSettings(precision="auto"), CPU) == expected
     assert chosen_precision(TrainSettings(precision="fp32"), CPU) == "fp32"
     assert chosen_precision(TrainSettings(precision="bf16"), CPU) == "bf16"
+
+
+@pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, None)])
+def test_autocast_computes_in_what_the_device_decides(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, expected: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda device: has_bf16)
+    for device in (CPU, None):
+        assert autocast_dtype(TrainSettings(precision="auto"), device) is expected
+        assert autocast_dtype(TrainSettings(precision="fp32"), device) is None
+        assert autocast_dtype(TrainSettings(precision="fp16"), device) is torch.float16
 
 
 def test_without_onednn_no_processor_is_said_to_compute_bf16(

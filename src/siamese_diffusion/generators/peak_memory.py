@@ -23,9 +23,9 @@ from siamese_diffusion.generators.base import Generator
 from siamese_diffusion.generators.run_folder import generator_class
 from siamese_diffusion.generators.settings import FitSettings
 from siamese_diffusion.models.base import LATENT_FACTOR, Base
+from siamese_diffusion.training.precision import autocast_dtype
 from siamese_diffusion.training.settings import TrainSettings
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Bytes of AdamW's two moments for each trained parameter.
 _MOMENTS = {"adamw": 8, "adamw8bit": 2}
 
@@ -63,18 +63,26 @@ class FakeStep:
         autoencoder = sum(p.numel() for p in self._base.vae.parameters())
         return int(4 * (everything + autoencoder) + (_MOMENTS[train.optimizer] + average) * trained)
 
-    def peak_bytes(self, train: TrainSettings, *, samples: int, gated: int) -> int:
+    def peak_bytes(
+        self,
+        train: TrainSettings,
+        *,
+        samples: int,
+        gated: int,
+        device: torch.device | None = None,
+    ) -> int:
         """Most that lives at once beyond `fixed_bytes`: batch, activations, gradients.
 
         Args:
             train: Precision and checkpointing.
             samples: Of the micro-batch.
             gated: Samples of it that count in Eq. (12); the step is one after K_tau.
+            device: Decides the precision `auto`; None is where a training runs by default.
         """
         t = [0] * gated + [999] * (samples - gated)
         with self._mode:
             batch = empty_batch(self._base, self._settings.data.size, samples)
-        return counted_peak(self._generator, batch, t, step=train.steps, train=train)
+        return counted_peak(self._generator, batch, t, step=train.steps, train=train, device=device)
 
 
 def empty_batch(base: Base, size: int, samples: int) -> dict[str, Tensor]:
@@ -99,12 +107,14 @@ def counted_peak(
     *,
     step: int,
     train: TrainSettings,
+    device: torch.device | None = None,
 ) -> int:
     """Bytes that one forward and backward keep at once; the batch counts, the weights do not.
 
-    Works on real tensors too, which is how the count on fake ones is checked.
+    Works on real tensors too, which is how the count on fake ones is checked. `device` as of
+    `peak_bytes`.
     """
-    dtype = _AUTOCAST.get(train.precision)
+    dtype = autocast_dtype(train, device)
     network = getattr(generator, "network", None)
     if network is not None:
         network.gradient_checkpointing = train.gradient_checkpointing

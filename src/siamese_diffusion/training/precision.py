@@ -6,8 +6,10 @@ import logging
 
 import torch
 
+from siamese_diffusion.training.processes import choose_device
 from siamese_diffusion.training.settings import TrainSettings
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +32,18 @@ def chosen_precision(settings: TrainSettings, device: torch.device) -> str:
     if settings.precision == "auto":
         return "bf16" if multiplies_bf16(device) else "fp32"
     return settings.precision
+
+
+def autocast_dtype(
+    settings: TrainSettings, device: torch.device | None = None
+) -> torch.dtype | None:
+    """What autocast computes in for `train.precision`; None is float32 throughout.
+
+    Args:
+        settings: Of the training.
+        device: Decides what `auto` is; None is where a training runs by default.
+    """
+    return _AUTOCAST.get(chosen_precision(settings, device or choose_device(None)))
 
 
 def warn_of_emulation(precision: str, device: torch.device) -> None:
