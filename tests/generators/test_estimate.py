@@ -98,6 +98,14 @@ def test_fixed_memory_is_weights_gradients_and_moments(small_base_folder: Path) 
     assert 0 < less < per_sample
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+def test_memory_is_said_to_be_that_of_fp32(
+    phantoms: Path, small_base_folder: Path, precision: str
+) -> None:
+    text = describe_with(phantoms, small_base_folder, f"train.precision={precision}")
+    assert "counted in fp32 whatever the precision" in text
+
+
 def test_looking_only_writes_nothing_and_keeps_the_base(
     phantoms: Path, small_base_folder: Path
 ) -> None:

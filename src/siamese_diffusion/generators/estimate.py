@@ -14,7 +14,6 @@ from siamese_diffusion.models.base import Base
 from siamese_diffusion.models.pixels import PixelSpace, Space, sample_shape
 from siamese_diffusion.training.settings import TrainSettings
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Bytes a trained parameter needs: weight and gradient in float32, two moments.
 _BYTES = {"adamw": 16, "adamw8bit": 10}
 
@@ -41,7 +40,8 @@ def describe(plan: FitPlan) -> str:
             f"{per_epoch or 'less than 1'} steps per epoch, {epochs:.1f} epochs",
             f"memory: about {fixed + micro * per_sample:,.0f} MB on the device ({fixed:,.0f} MB "
             f"for weights, gradients and optimizer, {per_sample:,.0f} MB per sample of the "
-            "micro-batch; counted from saved tensors, without temporaries of single operations)",
+            "micro-batch; counted in fp32 whatever the precision, from saved tensors, without "
+            "temporaries of single operations)",
         ]
     else:
         job = ["steps: none, there is nothing to train"]
@@ -101,7 +101,8 @@ def memory_mb(
     """Fixed memory and memory per sample of a training step in MB.
 
     The first is exact; the second adds up what autograd keeps for backward in one step on the
-    meta device (before K_tau; the few samples of Eq. 12 come on top).
+    meta device (before K_tau; the few samples of Eq. 12 come on top). It is that of fp32: autocast
+    does not reach the meta device; `peak_memory` counts the other precisions too.
     """
     trained = sum(p.numel() for _, p in generator.trained_parameters())
     everything = sum(p.numel() for p in generator.objective.parameters())
@@ -129,11 +130,7 @@ def memory_mb(
             kept.append(tensor)
         return tensor
 
-    dtype = _AUTOCAST.get(train.precision)
-    with (
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        torch.autocast("cpu", dtype=dtype, enabled=dtype is not None),
-    ):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         losses = generator.objective(0, batch)
     del losses
     return fixed / 1e6, sum(seen.values()) / 1e6
