@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, each in a process of its own.
+"""All benchmarks, one after the other.
 
     python -m benchmarks --device cuda      Stable Diffusion 1.5's size, one GPU
     python -m benchmarks --device cpu --small
@@ -9,13 +9,17 @@ Prints every table and writes all numbers to one file below `results/`, from whi
 
 from __future__ import annotations
 
-import subprocess
+import gc
+import importlib
 import sys
-import tempfile
+import time
+import traceback
 from pathlib import Path
 
-from benchmarks.record import ROOT, machine, read, write
-from benchmarks.workload import options, workload
+import torch
+
+from benchmarks.record import ROOT, Found, machine, write
+from benchmarks.workload import options, show, workload
 
 SCRIPTS = (
     "training_step",
@@ -40,23 +44,24 @@ def main() -> int:
     load = workload(asked)
     about = machine(load.device)
     print(f"{load.scale}\n" + "\n".join(f"{key}: {value}" for key, value in about.items()))
-    found, failed = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in asked.only:
-            path = Path(folder) / f"{name}.json"
-            command = [sys.executable, "-m", f"benchmarks.{name}", "--device", asked.device]
-            command += ["--small"] if asked.small else []
-            for option in ("size", "repeats"):
-                if getattr(asked, option) is not None:
-                    command += [f"--{option}", str(getattr(asked, option))]
-            print(flush=True)
-            if subprocess.run([*command, "--json", str(path)], cwd=ROOT).returncode:
-                failed.append(name)
-                continue
-            found += read(path)[2]
+    target = asked.json or result_path(load.device.type, small=asked.small)
+    found: list[Found] = []
+    failed = []
+    for name in asked.only:
+        print(flush=True)
+        began = time.perf_counter()
+        try:
+            found.append(show(importlib.import_module(f"benchmarks.{name}").measure, load, None))
+        except Exception:  # the others still have something to say
+            traceback.print_exc()
+            failed.append(name)
+        print(f"({time.perf_counter() - began:.0f} s)", flush=True)
+        gc.collect()
+        if load.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if found:  # after each one: a run that is cut off keeps what it has
+            write(target, found, scale=load.scale, about=about)
     if found:
-        target = asked.json or result_path(load.device.type, small=asked.small)
-        write(target, found, scale=load.scale, about=about)
         print(f"\n{target}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

@@ -32,12 +32,13 @@ from siamese_diffusion.sampling.settings import SampleSettings
 QUESTION = "How much of bulk sampling is not denoising, and what does a second worker bring?"
 MOST_OUTSIDE = 5.0  # per cent, asked for at full size on a GPU
 TWO_WORKERS = 1.7  # times one, asked for when each has a core of its own
-BATCH = 4
 
 
 def measure(load: Workload) -> Found:
     """One worker with its denoiser timed; then, on a CPU with two cores, one and two workers."""
-    masks_per_run = 24 * BATCH  # seconds of work: start and end of a set must not weigh
+    batch = batch_size(load)
+    # seconds of work: start and end of a set must not weigh
+    masks_per_run = (24 if load.small else 4) * batch
     with tempfile.TemporaryDirectory() as folder:
         masks = write_masks(Path(folder) / "masks", masks_per_run, load.size)
         summary, inside = _timed(load, masks, Path(folder) / "timed")
@@ -47,7 +48,7 @@ def measure(load: Workload) -> Found:
             Line("time outside the denoiser", outside, "%"),
         ]
         remarks = [
-            f"{masks_per_run} images in batches of {BATCH}, {load.steps} steps; outside are "
+            f"{masks_per_run} images in batches of {batch}, {load.steps} steps; outside are "
             f"decoding, PNG and disk; at most {MOST_OUTSIDE:g} % are asked for on a GPU"
         ]
         cores = sorted(os.sched_getaffinity(0))
@@ -72,6 +73,11 @@ def write_masks(folder: Path, n: int, size: int) -> Path:
     return folder
 
 
+def batch_size(load: Workload) -> int:
+    """Images denoised together; on a GPU the largest of those that `sampling` tries."""
+    return max(load.batches)
+
+
 def _pipeline(load: Workload) -> SiameseDiffusionPipeline:
     base = load.base()
     run = in_memory_run(load, base, load.generator(base, moved=True))
@@ -80,7 +86,7 @@ def _pipeline(load: Workload) -> SiameseDiffusionPipeline:
 
 
 def _settings(load: Workload) -> SampleSettings:
-    return SampleSettings(steps=load.steps, batch_size=BATCH)
+    return SampleSettings(steps=load.steps, batch_size=batch_size(load))
 
 
 def _timed(load: Workload, masks: Path, out: Path) -> tuple[SampleSummary, float]:

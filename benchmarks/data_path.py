@@ -31,6 +31,7 @@ def measure(load: Workload) -> Found:
     """A batch from the cache, and forward and backward on it."""
     base = load.base()
     steps = Steps(base, load.generator(base), load)
+    steps.lay_out("bf16")
     n = load.micro_batch
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "phantoms"

@@ -33,6 +33,7 @@ def measure(load: Workload) -> Found:
         **_parts(load, steps),
     }
     counted = {name: _operations(work) for name, work in works.items()}
+    steps.lay_out("bf16")  # after the count, whose dispatch cannot take this layout on CPUs
     side = 1024 if load.device.type == "cpu" else 8192
     left, right = (
         torch.randn(side, side, device=load.device, dtype=torch.bfloat16) for _ in range(2)

@@ -32,7 +32,7 @@ shown there alone. Ratios above 1 are in favour of this project.
 | script | beside what |
 |---|---|
 | `benchmarks/training_step.py` | the release's step, written down literally, on the same weights |
-| `benchmarks/step_memory.py` | the same, each in a process of its own |
+| `benchmarks/step_memory.py` | the same |
 | `benchmarks/paper_training.py` | - |
 | `benchmarks/sampling.py` | a release-style loop of batch 1 in fp32; diffusers' pipeline |
 | `benchmarks/matrix_rate.py` | one large bf16 matrix product on the same device |

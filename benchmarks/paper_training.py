@@ -24,6 +24,7 @@ def measure(load: Workload) -> Found:
     """Rates at the fastest micro-batch, and the time they add up to."""
     base = load.base()
     steps = Steps(base, load.generator(base), load)
+    steps.lay_out("bf16")
     best: tuple[float, list[Line]] | None = None
     remarks = []
     for n in (4, 8) if load.small else (6, 12, 24, 48):

@@ -1,4 +1,4 @@
-"""Peak memory of a training step, each kind in a process of its own.
+"""Peak memory of a training step.
 
     python -m benchmarks.step_memory --device cuda
     python -m benchmarks.step_memory --device cpu --small
@@ -11,15 +11,14 @@ which needs a package of its own and is not run here.
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import gc
 from contextlib import nullcontext
 
 import torch
 
 from benchmarks.record import Found, Line, beside
 from benchmarks.stopwatch import synchronize
-from benchmarks.workload import Steps, Workload, options, run_alone, workload
+from benchmarks.workload import Steps, Workload, run_alone
 from siamese_diffusion.generators.peak_memory import LiveBytes
 from siamese_diffusion.training.memory import peak_memory_mb
 
@@ -39,10 +38,10 @@ def measure(load: Workload) -> Found:
     lines: list[Line] = []
     n = load.micro_batch
     for name, side in SIDES.items():
-        lines.append(Line(name, _in_own_process(load, *side, n=n), "MB"))
+        lines.append(Line(name, peak_of(load, *side, n=n), "MB"))
     released = lines[0]
     lines[2:] = [beside(line, released, target=load.target(HALF), less=True) for line in lines[2:]]
-    smallest = _in_own_process(load, "ours", "bf16", True, n=1)
+    smallest = peak_of(load, "ours", "bf16", True, n=1)
     lines.append(Line("this project, bf16, checkpointing, micro-batch 1", smallest, "MB"))
     how = "allocator's peak" if load.device.type == "cuda" else "tensors that live at once"
     remarks: tuple[str, ...] = (
@@ -52,10 +51,14 @@ def measure(load: Workload) -> Found:
 
 
 def peak_of(load: Workload, kind: str, precision: str, checkpointing: bool, n: int) -> float:
-    """Peak MB of two steps in this process, the first of which makes the optimizer's state."""
+    """Peak MB of two steps, the first of which makes the optimizer's state."""
+    gc.collect()  # of the side before
+    if load.device.type == "cuda":
+        torch.cuda.empty_cache()
     base = load.base()
     generator = load.generator(base)
     steps = Steps(base, generator, load)
+    steps.lay_out(precision)
     run = steps.ours if kind == "ours" else steps.literal
     device = load.device
     modules = (generator.objective, base.vae, base.text_encoder)
@@ -73,29 +76,5 @@ def peak_of(load: Workload, kind: str, precision: str, checkpointing: bool, n: i
     return float(live.peak + sum(w.numel() * w.element_size() for w in weights)) / 2**20
 
 
-def _in_own_process(
-    load: Workload, kind: str, precision: str, checkpointing: bool, *, n: int
-) -> float:
-    command = [sys.executable, "-m", "benchmarks.step_memory", "--device", str(load.device)]
-    command += ["--size", str(load.size), "--side", kind, precision]
-    command += ["checkpointing" if checkpointing else "plain", str(n)]
-    command += ["--small"] if load.small else []
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return float(done.stdout.split()[-1])
-
-
-def main() -> None:
-    if "--side" not in sys.argv:
-        run_alone(measure, __doc__)
-        return
-    parser = options(__doc__)
-    parser.add_argument("--side", nargs=4, metavar=("KIND", "PRECISION", "HOW", "N"))
-    asked = parser.parse_args()
-    kind, precision, how, n = asked.side
-    print(peak_of(workload(asked), kind, precision, how == "checkpointing", int(n)))
-
-
 if __name__ == "__main__":
-    main()
+    run_alone(measure, __doc__)

@@ -24,7 +24,10 @@ from siamese_diffusion.models.base import LATENT_FACTOR, Base
 from siamese_diffusion.models.sd15 import build_sd15
 from siamese_diffusion.models.settings import SmallBaseSettings
 from siamese_diffusion.models.small import build_small_base
+from siamese_diffusion.training.layout import lay_out
 from siamese_diffusion.training.optimizer import build_optimizer
+from siamese_diffusion.training.settings import TrainSettings
+from siamese_diffusion.training.trainer import channels_last
 
 GATED_SHARE = 0.2  # of uniform timesteps that lie below T_tau
 BEFORE, AFTER = 500, 2000  # iterations before and after K_tau = 1000
@@ -67,14 +70,19 @@ class Workload:
 
     def base(self) -> Base:
         """A base with random weights, on the device."""
-        base = build_small_base(SMALL_BASE, size=self.size, seed=0) if self.small else build_sd15()
+        base = (
+            build_small_base(SMALL_BASE, size=self.size, seed=0)
+            if self.small
+            else build_sd15(device=self.device)
+        )
         for module in (base.vae, base.unet, base.text_encoder):
             module.to(self.device).requires_grad_(False).eval()
         return base
 
     def generator(self, base: Base, *, moved: bool = False) -> Siamese:
         """The method on a base; `moved` off its initial values, so that the control shows."""
-        generator = Siamese.build(SiameseFitSettings(), base)
+        with self.device:
+            generator = Siamese.build(SiameseFitSettings(), base)
         if moved:
             disturb(generator.network.control, scale=0.01)
         generator.objective.to(self.device)
@@ -89,7 +97,7 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--small", action="store_true", help="a small base, for CPUs: minutes")
     parser.add_argument("--size", type=int, help="pixels; default 384, small 64")
-    parser.add_argument("--repeats", type=int, help="timed runs; default 5, small 3")
+    parser.add_argument("--repeats", type=int, help="timed runs; default 3")
     parser.add_argument("--json", type=Path, help="also write what was found to this file")
     return parser
 
@@ -112,9 +120,9 @@ def workload(asked: argparse.Namespace) -> Workload:
         small=small,
         size=asked.size or (64 if small else 384),
         micro_batch=5 if small else 6,
-        batches=(4,) if small else (1, 4, 8, 16, 32),
+        batches=(4,) if small else (4, 16),
         steps=5 if small else 50,
-        repeats=asked.repeats or (3 if small else 5),
+        repeats=asked.repeats or 3,
     )
 
 
@@ -187,6 +195,14 @@ class Steps:
     def __post_init__(self) -> None:
         trained = [p for _, p in self.generator.trained_parameters()]
         self._optimizer = build_optimizer(SiameseFitSettings().train, trained)
+
+    def lay_out(self, precision: str) -> None:
+        """Keep the weights as the trainer keeps them at a precision on this device."""
+        settings = TrainSettings.model_validate({"precision": precision})
+        innermost = channels_last(settings, self.load.device)
+        lay_out(
+            self.generator.objective, torch.channels_last if innermost else torch.contiguous_format
+        )
 
     def ours(self, n: int, precision: str, *, k: int = AFTER, checkpointing: bool = False) -> None:
         """Forward, backward and update of the project's step on `n` samples."""
