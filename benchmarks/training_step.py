@@ -52,7 +52,12 @@ def measure(load: Workload) -> Found:
         literal,
         beside(ours, literal, target=load.target(EQUAL)),
     )
-    return Found("training_step", QUESTION, lines, (f"micro-batch {n} on both sides; bf16 is timed after the others",))
+    return Found(
+        "training_step",
+        QUESTION,
+        lines,
+        (f"micro-batch {n} on both sides; bf16 is timed after the others",),
+    )
 
 
 def measure_grid(
