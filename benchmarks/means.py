@@ -20,7 +20,6 @@ from torch import Tensor
 from benchmarks.record import Found, Line, beside, rate_line
 from benchmarks.stopwatch import take_turns
 from benchmarks.workload import Steps, Workload, autocast, options, random_batch, show, workload
-from siamese_diffusion.training.layout import lay_out
 
 QUESTION = "What do channels-last weights and compiled blocks bring?"
 REGIONS = (ResnetBlock2D, BasicTransformerBlock)
@@ -41,7 +40,7 @@ def measure(load: Workload, micro_batch: int | None = None, *, compiled: bool = 
     objective = steps.generator.objective
     for mean in ("plain", "channels-last", *(("compiled",) if compiled else ())):
         if mean == "channels-last":
-            lay_out(objective)
+            steps.lay_out("bf16")
         if mean == "compiled":
             compile_regions(objective)
         timings = take_turns(works, load.device, repeats=load.repeats)

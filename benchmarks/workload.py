@@ -24,7 +24,7 @@ from siamese_diffusion.models.base import LATENT_FACTOR, Base
 from siamese_diffusion.models.sd15 import build_sd15
 from siamese_diffusion.models.settings import SmallBaseSettings
 from siamese_diffusion.models.small import build_small_base
-from siamese_diffusion.training.layout import lay_out
+from siamese_diffusion.training.layout import follow_layout, lay_out
 from siamese_diffusion.training.optimizer import build_optimizer
 from siamese_diffusion.training.settings import TrainSettings
 from siamese_diffusion.training.trainer import channels_last
@@ -203,6 +203,7 @@ class Steps:
         lay_out(
             self.generator.objective, torch.channels_last if innermost else torch.contiguous_format
         )
+        follow_layout(self._optimizer)
 
     def ours(self, n: int, precision: str, *, k: int = AFTER, checkpointing: bool = False) -> None:
         """Forward, backward and update of the project's step on `n` samples."""

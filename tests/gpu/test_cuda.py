@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from invoking import siamdiff
 from reference.literal import disturb
-from siamese_diffusion.core.artifacts import read_json
+from siamese_diffusion.core.artifacts import atomic_write_json, read_json, read_jsonl
 from siamese_diffusion.core.config import build
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.generators.settings import SiameseFitSettings
@@ -86,6 +87,23 @@ def test_a_sampled_image_is_that_of_a_cpu(monkeypatch: pytest.MonkeyPatch, tiny_
     assert np.abs(images[0] - images[1]).max() <= GREY_LEVELS
 
 
+def test_a_training_in_bf16_goes_on_from_its_checkpoint(
+    phantoms: Path, small_base_folder: Path, tmp_path: Path
+) -> None:
+    command = ("fit", "--data", phantoms, "--base", small_base_folder, "--out", tmp_path / "run")
+    settings = ["--set", "data.size=64", "--set", "train.batch_size=4", "--set", "train.steps=4"]
+    settings += ["--set", "train.precision=bf16", "--set", "train.checkpoint_every=2"]
+    first = siamdiff(*command, *settings, "--device", "cuda")
+    assert first.code == 0, first.err
+    shutil.rmtree(max((tmp_path / "run" / "checkpoints").iterdir()))
+    run = read_json(tmp_path / "run" / "run.json")
+    atomic_write_json(tmp_path / "run" / "run.json", {**run, "state": "training"})
+    again = siamdiff(*command, *settings, "--device", "cuda")
+    assert again.code == 0, again.err
+    events = [r["event"] for r in read_jsonl(tmp_path / "run" / "log.jsonl")]
+    assert "resume" in events and events[-1] == "complete"
+
+
 def test_the_chain_of_the_command_line(
     phantoms: Path, small_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +124,7 @@ def test_the_chain_of_the_command_line(
         assert path.image is not None and Image.open(path.image).size == (64, 64)
     trained = siamdiff(
         *("segment", "fit", "--model", "unet", "--real", phantoms, "--synthetic", made),
+        *("--ratio", "0.2"),
         *("--out", segmenter, "--preset", "small", "--set", "inputs.size=64"),
         *("--set", "train.steps=3", "--device", "cuda"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from siamese_diffusion.training.layout import lay_out
+from siamese_diffusion.training.layout import follow_layout, lay_out
 
 
 def test_convolution_weights_change_their_layout_and_keep_their_values() -> None:
@@ -17,3 +17,18 @@ def test_convolution_weights_change_their_layout_and_keep_their_values() -> None
     assert torch.equal(weight, before)
     lay_out(network, torch.contiguous_format)
     assert weight.stride() == before.stride() == (27, 9, 3, 1)
+
+
+def test_moments_follow_the_layout_of_their_weights() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(4, 6, 3)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.randn(2, 4, 8, 8)).sum().backward()
+    optimizer.step()
+    before = optimizer.state[layer.weight]["exp_avg"].clone()
+    lay_out(layer)
+    follow_layout(optimizer)
+    moment = optimizer.state[layer.weight]["exp_avg"]
+    assert moment.stride() == layer.weight.stride() != before.stride()
+    assert torch.equal(moment, before)
+    assert optimizer.state[layer.weight]["step"].shape == ()

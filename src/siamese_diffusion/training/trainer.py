@@ -26,7 +26,7 @@ from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.core.weights import misfits
 from siamese_diffusion.training.checkpoint import TrainingState, load_latest, save_checkpoint
 from siamese_diffusion.training.ema import MovingAverage
-from siamese_diffusion.training.layout import lay_out
+from siamese_diffusion.training.layout import follow_layout, lay_out
 from siamese_diffusion.training.log import RunLog
 from siamese_diffusion.training.memory import (
     SAMPLE_MEMORY_HINT,
@@ -287,6 +287,7 @@ class Trainer:
             for name, tensor in kept.items():
                 tensor.copy_(state.weights[name])
         optimizer.load_state_dict(dict(state.optimizer))
+        follow_layout(optimizer)
         if self.average is not None and state.average is not None:
             self.average.load(state.average)
         if state.scaler is not None and self.accelerator.scaler is not None:
