@@ -84,7 +84,10 @@ def test_a_changed_tree_is_marked_and_no_tree_has_no_commit(
     file.parent.mkdir(parents=True)
     file.touch()
     monkeypatch.setattr(environment, "__file__", str(file))
+    monkeypatch.delenv("SIAMDIFF_COMMIT", raising=False)
     assert commit() is None
+    monkeypatch.setenv("SIAMDIFF_COMMIT", "abc")
+    assert commit() == "abc"
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "--message", "one")

@@ -77,10 +77,13 @@ def device() -> str:
 
 
 def commit() -> str | None:
-    """Commit of the source tree this package runs from (with a `+` if changed), if it is one."""
+    """Commit of the source tree this package runs from (with a `+` if changed), if it is one.
+
+    A copy without its repository, as in a container, may be told by SIAMDIFF_COMMIT.
+    """
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
-        return None
+        return os.environ.get("SIAMDIFF_COMMIT")
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
         changed = _git(root, "status", "--porcelain", "--untracked-files=no")
