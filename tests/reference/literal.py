@@ -131,7 +131,8 @@ def disturb(module: nn.Module, *, seed: int = 1, scale: float = 0.05) -> None:
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=noise), alpha=scale)
+            step = torch.randn(parameter.shape, generator=noise).to(parameter.device)
+            parameter.add_(step, alpha=scale)
 
 
 def toy_batch(t: list[int], *, seed: int = 2, latent: int = 4) -> dict[str, Tensor]:
