@@ -74,7 +74,11 @@ def test_the_filter_leaves_listed_images_out_with_the_reason(folders: Path, tmp_
          "--out", str(audit), "--set", "rate=0.05"],
     )  # fmt: skip
     assert done.exit_code == 0, done.exception
-    listed = json.loads((audit / "artefacts.json").read_text())["listed"]
+    content = json.loads((audit / "artefacts.json").read_text())
+    listed = content["listed"]
+    assert content["settings"] == {"rate": 0.05}
+    assert content["real"]["path"] == str((folders / "real").resolve())
+    assert content["real"]["split"] is None
     arguments = ["filter", str(made), "--audit", str(audit), "--keep", "clean", "--out", str(out)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.exception

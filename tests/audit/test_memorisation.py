@@ -226,6 +226,13 @@ def test_verb_writes_verdict_distances_and_thumbnails(folders: Path, tmp_path: P
     assert content["has_copies"] is True
     assert len(content["distances"]["pixels"]) == N + len(PLANTED)
     assert content["environment"]["command"]
+    for key, name in (("real", "train"), ("holdout", "holdout")):
+        assert content[key] == {
+            "path": str((folders / name).resolve()),
+            "split": None,
+            "fingerprint": open_set(folders / name).fingerprint,
+        }
+    assert content["extractor"] is None
     panel = Image.open(tmp_path / "audit/near_copies.png")
     assert panel.height > len(PLANTED) * 160
     closest = content["closest"]

@@ -63,6 +63,7 @@ class ArtefactReport:
                 | {name: float(v) for name, v in zip(STATISTICS, values, strict=True)}
                 for stem, score, values, reason in rows
             ],
+            "settings": ArtefactSettings(rate=self.rate).model_dump(mode="json"),
         }
 
     def text(self) -> str:

@@ -35,6 +35,7 @@ class FeatureSpace:
         device: Where the network runs.
         batch_size: Images at once.
         progress: Whether to show bars.
+        weights: File that the extractor was read from; None if it needs none.
     """
 
     def __init__(
@@ -45,18 +46,25 @@ class FeatureSpace:
         device: torch.device,
         batch_size: int = 16,
         progress: bool = True,
+        weights: Path | None = None,
     ) -> None:
         self._extractor = extractor
         self._cache = cache
         self._device = device
         self._batch_size = batch_size
         self._progress = progress
+        self._weights = weights
         extractor.network.to(device)
 
     @property
     def name(self) -> str:
         """Name of the extractor."""
         return self._extractor.name
+
+    def record(self) -> dict[str, object]:
+        """Name, weights file and hash, from which `open_space` makes the same space."""
+        path = None if self._weights is None else str(self._weights.resolve())
+        return {"name": self.name, "path": path, "sha256": self._extractor.sha256}
 
     def __call__(self, images: ImageSet) -> Rows:
         turned = [self._rows(images, turn) for turn in range(descriptors.TURNS)]
@@ -104,4 +112,9 @@ def open_space(text: str, *, cache: Path | None = None, device: str | None = Non
             f"'{name}' measures pairs and has no features",
             hint="use inception, clip or vision",
         )
-    return FeatureSpace(found, cache=cache or default_cache(), device=pick_device(device))
+    return FeatureSpace(
+        found,
+        cache=cache or default_cache(),
+        device=pick_device(device),
+        weights=weights.get(name),
+    )

@@ -1,7 +1,12 @@
-"""Results of audits as files: JSON for programs, a panel of pictures for eyes."""
+"""Results of audits as files: JSON for programs, a panel of pictures for eyes.
+
+The JSON says of every folder where it is, which split was used and what was in it, so that
+`repeating.py` can make the same audit of another set.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +28,23 @@ _PANEL_SIDE: Final = 192  # pixels at which outlines are drawn
 
 
 def write_memorisation(
-    report: MemorisationReport, real: ImageSet, synthetic: ImageSet, out: Path
+    report: MemorisationReport,
+    real: ImageSet,
+    synthetic: ImageSet,
+    out: Path,
+    *,
+    holdout: ImageSet | None = None,
+    extractor: Mapping[str, object] | None = None,
 ) -> None:
     """Write `memorisation.json`, and `near_copies.png` if there are near copies.
+
+    Args:
+        report: What is written.
+        real: Images that the audit searched.
+        synthetic: Images that it judged.
+        out: Folder of the audit.
+        holdout: Its hold-out images, if there were any.
+        extractor: `FeatureSpace.record()` of its second space, if there was one.
 
     Raises:
         OutputError: If `out` cannot be written.
@@ -34,7 +53,9 @@ def write_memorisation(
     content = {
         "kind": "memorisation",
         **report.as_dict(),
-        "real": {"path": str(real.root), "fingerprint": real.fingerprint},
+        "real": _source(real),
+        "holdout": None if holdout is None else _source(holdout),
+        "extractor": None if extractor is None else dict(extractor),
         "synthetic": {"path": str(synthetic.root), "fingerprint": synthetic.fingerprint},
         "stems": [file.stem for file in synthetic.files],
         "environment": snapshot(),
@@ -63,7 +84,7 @@ def write_artefacts(report: ArtefactReport, real: ImageSet, synthetic: ImageSet,
     content = {
         "kind": "artefacts",
         **report.as_dict(),
-        "real": {"path": str(real.root), "fingerprint": real.fingerprint},
+        "real": _source(real),
         "synthetic": {"path": str(synthetic.root), "fingerprint": synthetic.fingerprint},
         "environment": snapshot(),
     }
@@ -106,7 +127,7 @@ def write_alignment(
     content = {
         "kind": "alignment",
         **report.as_dict(),
-        "real": {"path": str(real.root), "fingerprint": real.fingerprint()},
+        "real": _source(real),
         "synthetic": {"path": str(synthetic.root), "fingerprint": synthetic.fingerprint()},
         "environment": snapshot(),
     }
@@ -126,3 +147,9 @@ def write_alignment(
         )
         rows.append(PanelRow((image, outlined(image, mask, found)), text))
     write_panel(paths.worst_pairs, rows)
+
+
+def _source(folder: ImageSet | PairFolder) -> dict[str, object]:
+    """Where a folder is, seen from anywhere, and what was in it."""
+    content = folder.fingerprint if isinstance(folder, ImageSet) else folder.fingerprint()
+    return {"path": str(folder.root.resolve()), "split": folder.split, "fingerprint": content}

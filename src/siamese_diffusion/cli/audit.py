@@ -63,7 +63,14 @@ def memorisation(
             extra_name="features" if extra is None else extra.name,
             progress=lambda done, total: bar.advance_to(done),
         )
-    write_memorisation(report, train, made, out)
+    write_memorisation(
+        report,
+        train,
+        made,
+        out,
+        holdout=held,
+        extractor=None if extra is None else extra.record(),
+    )
     print(memorisation_text(report))
 
 
