@@ -16,6 +16,7 @@ from siamese_diffusion.audit.crossfit import (
     AlignmentSettings,
     assign_folds,
     cross_fitted_alignment,
+    train_judges,
 )
 from siamese_diffusion.audit.segmenter import as_tensors
 from siamese_diffusion.audit.small_unet import SmallUNet
@@ -100,6 +101,18 @@ def test_scores_depend_on_the_seed_alone(phantoms: Path) -> None:
     assert cross_fitted_alignment(few, few, settings=other).synthetic != first.synthetic
 
 
+def test_judges_trained_once_say_the_same_of_any_part_of_a_set(phantoms: Path) -> None:
+    folder = PairFolder.open(phantoms)
+    settings = AlignmentSettings(folds=2, size=32, steps=8)
+    whole = {s.stem: s.dice for s in cross_fitted_alignment(folder, folder, settings=settings).real}
+    judges = train_judges(folder, settings)
+    for few in (folder.without(folder.stems[4:]), folder.without(folder.stems[1:])):
+        report = judges.judge(few)
+        assert [s.stem for s in report.synthetic] == list(few.stems)
+        assert [s.dice for s in report.synthetic] == pytest.approx([whole[s] for s in few.stems])
+        assert 0 <= report.shuffled_dice <= 1
+
+
 def test_verb_writes_scores_and_the_worst_pairs(phantoms: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(
         app,
@@ -118,6 +131,12 @@ def test_verb_writes_scores_and_the_worst_pairs(phantoms: Path, tmp_path: Path) 
     assert content["poor_share"] == len(content["poor"]) / 20
     assert Image.open(tmp_path / "worst_pairs.png").height == 20 * 198 + 4
     assert len(content["real_pairs"]) == content["n_real"]
+    real = PairFolder.open(phantoms, split="train")
+    assert content["real"] == {
+        "path": str(phantoms.resolve()),
+        "split": "train",
+        "fingerprint": real.fingerprint(),
+    }
     found = {path.stem for path in (tmp_path / "worst_pairs").iterdir()}
     assert found == set(scores)
     assert Image.open(tmp_path / f"worst_pairs/{content['pairs'][0]['stem']}.png").size == (32, 32)

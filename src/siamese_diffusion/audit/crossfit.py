@@ -8,7 +8,7 @@ mask by all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from siamese_diffusion.audit.alignment import dice
 from siamese_diffusion.audit.boundary import boundary_distance
 from siamese_diffusion.audit.segmenter import as_tensors, derangement, predict, train_segmenter
+from siamese_diffusion.audit.small_unet import SmallUNet
 from siamese_diffusion.core.config import Settings
 from siamese_diffusion.core.errors import DataError
 from siamese_diffusion.core.seeding import derive_seed
@@ -118,6 +119,66 @@ class AlignmentReport:
         )
 
 
+@dataclass(frozen=True)
+class Judges:
+    """Segmenters that were each trained without one fold of the real pairs.
+
+    Attributes:
+        networks: One a fold.
+        home: Fold of every real stem.
+        real: Scores of the real pairs, each by the segmenter that did not see it.
+        other_mask: A real mask (1, 1, size, size) bool, for a set without a second pair.
+        settings: How they were trained.
+    """
+
+    networks: tuple[SmallUNet, ...]
+    home: Mapping[str, int]
+    real: tuple[PairScore, ...]
+    other_mask: Tensor
+    settings: AlignmentSettings
+
+    def judge(
+        self, synthetic: PairFolder, *, mask_stems: Sequence[str] | None = None
+    ) -> AlignmentReport:
+        """Score a set; of a single pair the anchor is Dice with a real mask.
+
+        Args:
+            synthetic: Pairs to judge.
+            mask_stems: As of `cross_fitted_alignment`.
+
+        Raises:
+            DataError: If a pair cannot be read.
+        """
+        stems = synthetic.stems
+        return self._judge(stems, mask_stems or stems, *as_tensors(synthetic, self.settings.size))
+
+    def _judge(
+        self, names: Sequence[str], mask_stems: Sequence[str], image: Tensor, mask: Tensor
+    ) -> AlignmentReport:
+        n, size = len(mask), self.settings.size
+        others = mask[derangement(n, self.settings.seed)] if n > 1 else self.other_mask
+        sums = np.zeros((3, n))  # dice, boundary, dice with another mask
+        judges = np.zeros(n, dtype=int)
+        found = np.zeros((n, size, size), dtype=bool)
+        for fold, network in enumerate(self.networks):
+            mine = [r for r, stem in enumerate(mask_stems) if self.home.get(stem, fold) == fold]
+            if not mine:
+                continue
+            maps = predict(network, image[mine])
+            sums[:2, mine] += np.stack(_scores(maps, mask[mine]))
+            sums[2, mine] += dice(maps, others[mine]).numpy()
+            judges[mine] += 1
+            found[mine] = maps[:, 0].numpy()
+        means = sums / judges
+        made = tuple(
+            PairScore(name, float(means[0, row]), float(means[1, row]), int(judges[row]))
+            for row, name in enumerate(names)
+        )
+        floor = float(np.quantile([score.dice for score in self.real], QUANTILES[0]))
+        shuffled = float(means[2].mean())
+        return AlignmentReport(made, self.real, shuffled, floor, found, self.settings)
+
+
 def cross_fitted_alignment(
     real: PairFolder,
     synthetic: PairFolder,
@@ -140,53 +201,70 @@ def cross_fitted_alignment(
         DataError: If there are too few pairs, or one cannot be read.
     """
     settings = settings or AlignmentSettings()
+    require_folds(real, settings)
+    if len(synthetic) < 2:
+        raise DataError(f"'{synthetic.root}' has {len(synthetic)} pairs; alignment needs 2 or more")
+    made = as_tensors(synthetic, settings.size)  # read before the work: a pair may be damaged
+    judges = train_judges(real, settings, progress=progress)
+    return judges._judge(synthetic.stems, mask_stems or synthetic.stems, *made)
+
+
+def require_folds(real: PairFolder, settings: AlignmentSettings) -> None:
+    """Refuse fewer real pairs than folds.
+
+    Raises:
+        DataError: Naming both numbers.
+    """
     if len(real) < settings.folds:
         raise DataError(
             f"'{real.root}' has {len(real)} pairs, fewer than the {settings.folds} folds",
             hint=f"give more pairs, or --set folds={max(2, len(real))}",
         )
-    if len(synthetic) < 2:
-        raise DataError(f"'{synthetic.root}' has {len(synthetic)} pairs; alignment needs 2 or more")
-    real_image, real_mask = as_tensors(real, settings.size)
-    image, mask = as_tensors(synthetic, settings.size)
+
+
+def train_judges(
+    real: PairFolder,
+    settings: AlignmentSettings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Judges:
+    """Train the segmenters, which may then judge any number of sets.
+
+    Args:
+        real: Real pairs, those of the generator's training.
+        settings: Folds, size, steps and seed.
+        progress: Called with (done, total) over the updates of all segmenters.
+
+    Raises:
+        DataError: If there are too few pairs, or one cannot be read.
+    """
+    require_folds(real, settings)
+    image, mask = as_tensors(real, settings.size)
     fold_of = assign_folds(len(real), settings)
-    stems = list(mask_stems if mask_stems is not None else synthetic.stems)
-    home = dict(zip(real.stems, fold_of, strict=True))
-    order = derangement(len(mask), settings.seed)
-    sums = np.zeros((3, len(mask)))  # dice, boundary, dice with another mask
-    judges = np.zeros(len(mask), dtype=int)
-    found = np.zeros((len(mask), settings.size, settings.size), dtype=bool)
-    real_scores: dict[int, PairScore] = {}
+    networks = []
+    judged: dict[int, PairScore] = {}
     for fold in range(settings.folds):
         inside = [row for row, f in enumerate(fold_of) if f == fold]
         outside = [row for row, f in enumerate(fold_of) if f != fold]
         network = train_segmenter(
-            real_image[outside],
-            real_mask[outside],
+            image[outside],
+            mask[outside],
             steps=settings.steps,
             seed=derive_seed(settings.seed, "fold", fold) % 2**31,
             progress=_part(progress, fold, settings),
         )
-        maps = predict(network, real_image[inside])
-        scores = zip(inside, *_scores(maps, real_mask[inside]), strict=True)
+        maps = predict(network, image[inside])
+        scores = zip(inside, *_scores(maps, mask[inside]), strict=True)
         for row, one_dice, one_boundary in scores:
-            real_scores[row] = PairScore(real.stems[row], float(one_dice), float(one_boundary), 1)
-        mine = [row for row, stem in enumerate(stems) if home.get(stem, fold) == fold]
-        if not mine:
-            continue
-        maps = predict(network, image[mine])
-        sums[:2, mine] += np.stack(_scores(maps, mask[mine]))
-        sums[2, mine] += dice(maps, mask[[order[row] for row in mine]]).numpy()
-        judges[mine] += 1
-        found[mine] = maps[:, 0].numpy()
-    means = sums / judges
-    made = tuple(
-        PairScore(stem, float(means[0, row]), float(means[1, row]), int(judges[row]))
-        for row, stem in enumerate(synthetic.stems)
+            judged[row] = PairScore(real.stems[row], float(one_dice), float(one_boundary), 1)
+        networks.append(network)
+    return Judges(
+        networks=tuple(networks),
+        home=dict(zip(real.stems, fold_of, strict=True)),
+        real=tuple(judged[row] for row in range(len(real))),
+        other_mask=mask[:1],
+        settings=settings,
     )
-    judged = tuple(real_scores[row] for row in range(len(real)))
-    floor = float(np.quantile([score.dice for score in judged], QUANTILES[0]))
-    return AlignmentReport(made, judged, float(means[2].mean()), floor, found, settings)
 
 
 def assign_folds(n: int, settings: AlignmentSettings) -> list[int]:
