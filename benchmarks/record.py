@@ -92,8 +92,10 @@ def table(found: Found) -> str:
 
 def machine(device: torch.device) -> dict[str, object]:
     """Versions, processor, device, threads, load, and what of TF32 is allowed."""
+    about = snapshot()
     return {
-        **snapshot(),
+        **about,  # its paths are of one machine: names alone are kept
+        "command": " ".join(Path(word).name for word in str(about["command"]).split()),
         "device": str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "load": [round(value, 2) for value in os.getloadavg()],
