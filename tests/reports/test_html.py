@@ -209,7 +209,17 @@ def test_items_carry_labels_seeds_and_settings(
     assert kinds == ["real", "synthetic", "synthetic"] * 5
     assert "5 of 8 finished images" in page.text
     assert str(2**61) in page.text
-    assert "25 DDIM steps, guidance 2.0" in page.text
+    assert "DDIM, 25 steps, eta 0; guidance 2" in page.text
+
+
+def test_the_solver_and_the_guidance_interval_are_those_of_the_set(synthetic: Path) -> None:
+    settings = json.loads((synthetic / "plan.json").read_text())["settings"]
+    departures = {"sampler": "dpm-solver++", "guidance_interval": [200, 900], "steps": 20}
+    edit(synthetic / "plan.json", settings={**settings, **departures})
+    text = read(write_report([synthetic])).text
+    assert "Sampler DPM-Solver++, 20 steps" in text
+    assert "Guidance scale 2 at timesteps 200 to 900, none elsewhere" in text
+    assert "DDIM" not in text
 
 
 def test_model_hashes_tie_a_set_to_its_run(run: Path, synthetic: Path) -> None:

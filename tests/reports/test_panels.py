@@ -103,7 +103,7 @@ def test_an_item_shows_the_real_image_beside_the_synthetic_one(
     assert [tile.kind for tile in shown.items[0].tiles] == ["real", "synthetic", "synthetic"]
     facts = dict(shown.items[1].facts)
     assert facts["Seed"] == str(2**62 + 1)
-    assert facts["Settings"] == "7 DDIM steps, guidance 2.0"
+    assert facts["Settings"] == "DDIM, 7 steps, eta 0; guidance 2"
     for tile in shown.items[0].tiles:
         picture = decoded(tile.uri)
         assert picture.size == (panels.THUMBNAIL, panels.THUMBNAIL)

@@ -14,7 +14,7 @@ from siamese_diffusion.core.folders import AuditPaths
 from siamese_diffusion.data.images import read_image, read_levels, resize_image
 from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.reports import panels
-from siamese_diffusion.reports.panels import SYNTHETIC_COMMENT, THUMBNAIL, Tile
+from siamese_diffusion.reports.panels import THUMBNAIL, Tile, synthetic_tile
 from siamese_diffusion.reports.reading import number_of
 
 FOUND_COLOUR = (255, 220, 0)
@@ -59,11 +59,10 @@ def worst_examples(
             image = folder.image(place[stem], THUMBNAIL)
             mask = folder.mask(place[stem])
             tiles = [
-                Tile(
-                    "synthetic",
+                synthetic_tile(
                     "with the outline asked for",
                     f"Synthetic image {stem} with the outline of its mask",
-                    panels.jpeg_uri(panels.outlined(image, mask), SYNTHETIC_COMMENT),
+                    panels.outlined(image, mask),
                 )
             ]
             path = AuditPaths(audit).found_in(stem)
@@ -72,19 +71,15 @@ def worst_examples(
                 found = panels.outlined(image, area, colour=FOUND_COLOUR)
                 nothing = "" if area.any() else ": nothing"
                 tiles.append(
-                    Tile(
-                        "synthetic",
+                    synthetic_tile(
                         f"with the outline found{nothing}",
                         f"The same image with the outline that was found in it{nothing}",
-                        panels.jpeg_uri(found, SYNTHETIC_COMMENT),
+                        found,
                     )
                 )
             tiles.append(
-                Tile(
-                    "synthetic",
-                    "as made",
-                    f"Synthetic image {stem} without outline",
-                    panels.jpeg_uri(Image.fromarray(image), SYNTHETIC_COMMENT),
+                synthetic_tile(
+                    "as made", f"Synthetic image {stem} without outline", Image.fromarray(image)
                 )
             )
         except DataError as error:
@@ -128,12 +123,7 @@ def neighbour_examples(
             continue
         kind = panels.source_kind(source.parent.parent)
         tiles = (
-            Tile(
-                "synthetic",
-                stem,
-                f"Synthetic image {stem}",
-                panels.jpeg_uri(Image.fromarray(made), SYNTHETIC_COMMENT),
-            ),
+            synthetic_tile(stem, f"Synthetic image {stem}", Image.fromarray(made)),
             Tile(
                 kind,
                 f"closest training image, {nearest}",

@@ -20,7 +20,7 @@ from siamese_diffusion.core.artifacts import atomic_write_text, read_json
 from siamese_diffusion.core.config import flatten
 from siamese_diffusion.core.errors import ConfigError, OutputError
 from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
-from siamese_diffusion.reports import panels
+from siamese_diffusion.reports import panels, words
 from siamese_diffusion.reports.assessments import Assessment, read_assessment
 from siamese_diffusion.reports.charts import (
     NOT_RECORDED,
@@ -278,7 +278,7 @@ def read_synthetic(root: Path, most_items: int) -> SyntheticSection:
     measured = {key: value for key, value in measured.items() if key not in _NOT_MEASURED}
     dice = {key: value for key in DICE_WORDS if (value := number_of(measured.get(key))) is not None}
     bars = [(DICE_WORDS[key], value) for key, value in dice.items()]
-    words = ", ".join(f"{label}: {value:.3f}" for label, value in bars)
+    told = ", ".join(f"{label}: {value:.3f}" for label, value in bars)
     facts = (
         ("Images planned", in_words(planned)),
         ("Images finished", in_words(len(records))),
@@ -288,8 +288,8 @@ def read_synthetic(root: Path, most_items: int) -> SyntheticSection:
         ("Split of the masks", in_words(settings.get("split"), none="none (all masks)")),
         ("Mask rule", in_words(origin.get("mask_rule"))),
         ("Prompt", in_words(settings.get("prompt"))),
-        ("Sampler", f"DDIM, {in_words(settings.get('steps'))} steps, eta 0"),
-        ("Guidance scale", in_words(settings.get("guidance_scale"))),
+        ("Sampler", words.sampling(settings)),
+        ("Guidance scale", words.guidance(settings)),
         ("Seed of the set", str(settings.get("seed", NOT_RECORDED))),
         ("Image size", "{0} x {0} pixels".format(in_words(settings.get("size")))),
         ("Training run", in_words(origin.get("run"))),
@@ -311,7 +311,7 @@ def read_synthetic(root: Path, most_items: int) -> SyntheticSection:
         source=shown.source,
         measured=tuple((key, _measured(key, v)) for key, v in flatten(measured).items()),
         dice=dice,
-        dice_chart=bar_chart("Dice coefficients", bars, description=words) if bars else None,
+        dice_chart=bar_chart("Dice coefficients", bars, description=told) if bars else None,
         remarks=(*shown.remarks, *torn_remark(paths.manifest, torn)),
     )
 

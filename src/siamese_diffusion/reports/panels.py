@@ -24,6 +24,7 @@ from siamese_diffusion.core.folders import RunPaths, SyntheticPaths
 from siamese_diffusion.data.images import Pixels, read_image, read_levels, resize_image
 from siamese_diffusion.data.listing import PairFile, list_folder
 from siamese_diffusion.data.masks import MaskRule, binarise
+from siamese_diffusion.reports import words
 
 THUMBNAIL: Final = 192  # pixels along each side
 MOST_ITEMS: Final = 24
@@ -204,6 +205,11 @@ def jpeg_uri(picture: Image.Image, comment: str = "") -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def synthetic_tile(caption: str, alt: str, picture: Image.Image) -> Tile:
+    """A synthetic picture as a tile, marked as one in the file too."""
+    return Tile("synthetic", caption, alt, jpeg_uri(picture, SYNTHETIC_COMMENT))
+
+
 def png_uri(picture: Image.Image) -> str:
     """A picture as a PNG data URI, for masks."""
     buffer = io.BytesIO()
@@ -222,10 +228,7 @@ class _Sources:
         self._rule = _rule(settings.get("mask_rule"))
         self._pairs: dict[str, PairFile] = {}
         self.kind: SourceKind = "real"
-        self.settings = (
-            f"{settings.get('steps', 'unknown')} DDIM steps, "
-            f"guidance {settings.get('guidance_scale', 'unknown')}"
-        )
+        self.settings = f"{words.sampling(settings)}; guidance {words.guidance(settings)}"
         where = origin.get("masks")
         if not isinstance(where, str) or self._rule is None:
             remarks.append(
@@ -277,20 +280,15 @@ def _item(
         small = Image.fromarray(mask).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.NEAREST)
         alt = f"Mask of item {name}, {_covers(mask)}"
         first = Tile("mask", "asked for", alt, png_uri(small))
-    plain = Image.fromarray(image)
     tiles = (
         first,
-        Tile(
-            "synthetic",
+        synthetic_tile(
             "with the mask asked for",
             f"Synthetic image {name} with the outline of the mask asked for, {_covers(mask)}",
-            jpeg_uri(outlined(image, mask), SYNTHETIC_COMMENT),
+            outlined(image, mask),
         ),
-        Tile(
-            "synthetic",
-            "as made",
-            f"Synthetic image {name} without outline",
-            jpeg_uri(plain, SYNTHETIC_COMMENT),
+        synthetic_tile(
+            "as made", f"Synthetic image {name} without outline", Image.fromarray(image)
         ),
     )
     facts = [
@@ -307,20 +305,20 @@ def transform_words(transform: object) -> str:
     """A mask transform as a clinician would say it."""
     if not isinstance(transform, Mapping) or not transform:
         return "no"
-    words = []
+    told = []
     for key, text in (("flip_horizontal", "left-right"), ("flip_vertical", "top-bottom")):
         if transform.get(key):
-            words.append(f"mirrored {text}")
+            told.append(f"mirrored {text}")
     numbers = {k: v for k, v in transform.items() if isinstance(v, int | float)}
     if (scale := float(numbers.get("scale", 1.0))) != 1.0:
-        words.append(f"scaled x{scale:.2f}")
+        told.append(f"scaled x{scale:.2f}")
     right, down = float(numbers.get("shift_x", 0.0)), float(numbers.get("shift_y", 0.0))
     if right or down:
-        words.append(f"shifted {right:+.0%} across, {down:+.0%} down")
+        told.append(f"shifted {right:+.0%} across, {down:+.0%} down")
     known = {"flip_horizontal", "flip_vertical", "scale", "shift_x", "shift_y"}
-    if not words and not known & transform.keys():
+    if not told and not known & transform.keys():
         return json.dumps(dict(transform))
-    return ", ".join(words) or "no"
+    return ", ".join(told) or "no"
 
 
 def _rule(recorded: object) -> MaskRule | None:

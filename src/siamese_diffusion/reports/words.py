@@ -1,8 +1,12 @@
-"""What the values of a score file mean, for readers who do not know their names."""
+"""What values and settings of a file mean, for readers who do not know their names."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
+
+from siamese_diffusion.reports.charts import NOT_RECORDED
+from siamese_diffusion.reports.reading import count_of, in_words
 
 _LIKENESS: Final = "mean likeness of all synthetic with all real images, as a general network sees"
 MEANINGS: Final = {
@@ -65,3 +69,32 @@ def following(synthetic: float, shuffled: float, real: float) -> str:
     if share < 0.8:
         return f"In part: {way}."
     return f"Yes: {way}."
+
+
+# A set names its solver only where it is not the paper's.
+_SOLVERS: Final = {"ddim": "DDIM", "dpm-solver++": "DPM-Solver++"}
+
+
+def solver(settings: Mapping[str, object]) -> str:
+    """Name of the solver that made a set, by its own sampling settings."""
+    name = str(settings.get("sampler") or "ddim")
+    return _SOLVERS.get(name, name)
+
+
+def sampling(settings: Mapping[str, object]) -> str:
+    """Solver and number of steps of a set."""
+    noise = ", eta 0" if solver(settings) == "DDIM" else ""
+    steps = settings.get("steps")
+    unit = "step" if steps == 1 else "steps"
+    return f"{solver(settings)}, {in_words(steps)} {unit}{noise}"
+
+
+def guidance(settings: Mapping[str, object]) -> str:
+    """Guidance scale of a set, and where it acted if not everywhere."""
+    scale, ends = in_words(settings.get("guidance_scale")), settings.get("guidance_interval")
+    if ends is None:
+        return scale
+    limits = [count_of(end) for end in ends] if isinstance(ends, list) else []
+    if len(limits) != 2 or None in limits:
+        return f"{scale}; where it acted: {NOT_RECORDED}"
+    return f"{scale} at timesteps {limits[0]} to {limits[1]}, none elsewhere"
