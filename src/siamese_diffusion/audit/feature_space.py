@@ -35,7 +35,8 @@ class FeatureSpace:
         device: Where the network runs.
         batch_size: Images at once.
         progress: Whether to show bars.
-        weights: File that the extractor was read from; None if it needs none.
+        option: What `open_space` knows the extractor by.
+        weights: File that it was read from; None if it needs none.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class FeatureSpace:
         device: torch.device,
         batch_size: int = 16,
         progress: bool = True,
+        option: str | None = None,
         weights: Path | None = None,
     ) -> None:
         self._extractor = extractor
@@ -53,6 +55,7 @@ class FeatureSpace:
         self._device = device
         self._batch_size = batch_size
         self._progress = progress
+        self._option = option or extractor.name
         self._weights = weights
         extractor.network.to(device)
 
@@ -64,7 +67,7 @@ class FeatureSpace:
     def record(self) -> dict[str, object]:
         """Name, weights file and hash, from which `open_space` makes the same space."""
         path = None if self._weights is None else str(self._weights.resolve())
-        return {"name": self.name, "path": path, "sha256": self._extractor.sha256}
+        return {"name": self._option, "path": path, "sha256": self._extractor.sha256}
 
     def __call__(self, images: ImageSet) -> Rows:
         turned = [self._rows(images, turn) for turn in range(descriptors.TURNS)]
@@ -116,5 +119,6 @@ def open_space(text: str, *, cache: Path | None = None, device: str | None = Non
         found,
         cache=cache or default_cache(),
         device=pick_device(device),
+        option=name,
         weights=weights.get(name),
     )
