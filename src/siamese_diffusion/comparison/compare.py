@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_diffusion.comparison.cells import Cell, Material, Runner, siamdiff, work
@@ -28,39 +27,13 @@ from siamese_diffusion.core.artifacts import (
 from siamese_diffusion.core.config import flatten
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import ConfigError, DataError, OutputError
+from siamese_diffusion.core.folders import ComparePaths
 from siamese_diffusion.data.images import encode_png
 from siamese_diffusion.data.pairs import PairFolder
 
 KIND = "comparison"
 PROPOSED = "siamese"  # the others are held against it where it takes part
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ComparePaths:
-    """Names inside the folder of a comparison."""
-
-    root: Path
-
-    @property
-    def record(self) -> Path:
-        return self.root / "compare.json"
-
-    @property
-    def reference(self) -> Path:
-        return self.root / "reference"
-
-    @property
-    def table(self) -> Path:
-        return self.root / "table.md"
-
-    @property
-    def numbers(self) -> Path:
-        return self.root / "table.json"
-
-    @property
-    def panel(self) -> Path:
-        return self.root / "panel.png"
 
 
 def compare(

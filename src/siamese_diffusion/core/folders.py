@@ -196,6 +196,33 @@ class AuditPaths:
 
 
 @dataclass(frozen=True)
+class ComparePaths:
+    """Names inside the folder of a comparison."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        return self.root / "compare.json"
+
+    @property
+    def reference(self) -> Path:
+        return self.root / "reference"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "table.md"
+
+    @property
+    def numbers(self) -> Path:
+        return self.root / "table.json"
+
+    @property
+    def panel(self) -> Path:
+        return self.root / "panel.png"
+
+
+@dataclass(frozen=True)
 class StudyPaths:
     """Names inside a study folder, which holds nothing that tells a source."""
 
