@@ -11,6 +11,7 @@ import pytest
 from metrics.bench import image_set
 from metrics.pictures import write_images
 from siamese_diffusion.core.errors import DataError
+from siamese_diffusion.data.pairs import image_fingerprint
 from siamese_diffusion.metrics.sets import one_per_mask, open_real, open_set, partners
 
 
@@ -39,6 +40,8 @@ def test_fingerprint_follows_content_and_not_the_place(tmp_path: Path) -> None:
     first = open_set(write_images(tmp_path / "a", 3))
     second = open_set(write_images(tmp_path / "b", 3))
     assert first.fingerprint == second.fingerprint
+    hashes = [(file.stem, file.sha256) for file in first.files]
+    assert image_fingerprint(hashes) == first.fingerprint  # what others compare it with
     assert first.fingerprint != open_set(write_images(tmp_path / "c", 3, seed=1)).fingerprint
     assert first.subset([0, 1]).fingerprint != first.fingerprint
 

@@ -82,6 +82,12 @@ def test_the_result_holds_values_of_each_image_and_reads_back(
     assert result["weights_sha256"] and result["environment"]["command"]
     worst = np.array(Image.open(tmp_path / "result_worst_test.png"))
     assert worst.shape == (192, 3 * 192, 3) and (worst == (0, 255, 0)).all(-1).any()
+    dice = dict(zip([i["stem"] for i in test["images"]], values, strict=True))
+    assert test["worst"] == sorted(dice, key=lambda stem: dice[stem])  # as in the picture
+    model, _, _ = load_segmenter(run)
+    assert result["parameters"] == sum(p.numel() for p in model.parameters())
+    evaluate(run, data, path, splits=["test"], worst=False, resamples=0, device="cpu", quiet=True)
+    assert json.loads(path.read_text())["sets"]["test"]["worst"] == []
 
 
 def test_a_protocol_prints_its_own_definition_at_its_own_size(run: Path, data: Path) -> None:

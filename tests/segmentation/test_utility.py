@@ -12,7 +12,7 @@ from siamese_diffusion.data.pairs import PairFolder
 from siamese_diffusion.segmentation import utility
 from siamese_diffusion.segmentation.fitting import run_segment
 from siamese_diffusion.segmentation.utility import measure_utility
-from siamese_diffusion.segmentation.utility_curve import Curve
+from siamese_diffusion.segmentation.utility_curve import Curve, conclusions
 
 TINY = ["inputs.size=64", "network.width=4", "train.batch_size=4", "train.steps=2"]
 
@@ -64,6 +64,7 @@ def test_a_killed_curve_goes_on_with_the_missing_cells(
     ]
     stored = json.loads(UtilityPaths(tmp_path / "u").result.read_text())
     assert stored["measure"] == "sweep_fg" and stored["curve"]["n_images"] == 3
+    assert stored["conclusions"] == conclusions(curve)
     cell = json.loads(UtilityPaths(tmp_path / "u").cell_result(cells[2]).read_text())
     assert cell["trained_on"]["composition"] == {"real": 14, "synthetic": 14}
     values = [i["mask"]["sweep_fg"][0] for i in cell["sets"]["test"]["images"]]

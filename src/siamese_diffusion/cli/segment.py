@@ -86,9 +86,10 @@ def segment_evaluate(
     device: Device = None,
 ) -> None:
     """Score a segmenter by every definition; prints mDice and mIoU of the asked protocol."""
+    from siamese_diffusion.core.folders import SegmenterPaths
     from siamese_diffusion.segmentation.evaluation import evaluate, protocol_text
 
-    target = out or run / "result.json"
+    target = out or SegmenterPaths(run).result
     result = evaluate(
         run,
         data,

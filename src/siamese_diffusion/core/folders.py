@@ -74,6 +74,11 @@ class SegmenterPaths(RunPaths):
         return self.root / "training.json"
 
     @property
+    def result(self) -> Path:
+        """Scores, if no other place was asked for."""
+        return self.root / "result.json"
+
+    @property
     def best(self) -> Path:
         """Weights of the best validation so far."""
         return self.root / "best.safetensors"
@@ -81,6 +86,11 @@ class SegmenterPaths(RunPaths):
     @property
     def weights(self) -> Path:
         return self.model / "segmenter.safetensors"
+
+
+def worst_cases(result: Path, name: str) -> Path:
+    """Picture of the worst cases of a test set, beside the file of a segmenter's scores."""
+    return result.with_name(f"{result.stem}_worst_{name}.png")
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ class UtilityPaths:
         return self.root / "cells" / name
 
     def cell_result(self, name: str) -> Path:
-        return self.cell(name) / "result.json"
+        return SegmenterPaths(self.cell(name)).result
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,14 @@ class PairFolder:
         return digest.hexdigest()
 
 
+def image_fingerprint(hashes: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 over stems and file hashes of pictures in their order; not over masks or paths."""
+    digest = hashlib.sha256()
+    for stem, sha256 in hashes:
+        digest.update(f"{stem}\t{sha256}\n".encode())
+    return digest.hexdigest()
+
+
 def load_arrays(
     folder: PairFolder, size: int, *, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Pixels | None, Pixels | None]:

@@ -6,7 +6,6 @@ other folder the image's own stem says so.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from siamese_diffusion.core.folders import SyntheticPaths
 from siamese_diffusion.core.seeding import derive_seed
 from siamese_diffusion.data.images import read_header
 from siamese_diffusion.data.listing import collect, some, split_lists
-from siamese_diffusion.data.pairs import PairFolder
+from siamese_diffusion.data.pairs import PairFolder, image_fingerprint
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,7 @@ class ImageSet:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over stems and bytes; not over paths."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            digest.update(f"{file.stem}\t{file.sha256}\n".encode())
-        return digest.hexdigest()
+        return image_fingerprint((file.stem, file.sha256) for file in self.files)
 
     def subset(self, rows: Sequence[int]) -> ImageSet:
         """Some of the pictures, in their order here."""

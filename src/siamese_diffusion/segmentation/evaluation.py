@@ -15,7 +15,7 @@ import torch
 from siamese_diffusion.core.artifacts import FORMAT, atomic_write_bytes, atomic_write_json
 from siamese_diffusion.core.environment import snapshot
 from siamese_diffusion.core.errors import ConfigError
-from siamese_diffusion.core.folders import SegmenterPaths
+from siamese_diffusion.core.folders import SegmenterPaths, worst_cases
 from siamese_diffusion.core.progress import ProgressBar
 from siamese_diffusion.data.images import encode_png, resize_mask
 from siamese_diffusion.data.pairs import PairFolder, read_image
@@ -106,6 +106,7 @@ def evaluate(
         SiamDiffError: For other things to mend; see `core.errors`.
     """
     protocols, where = find_protocols(protocol), choose_device(device)
+    pictures = worst and out is not None
     if resamples < 0:
         raise ConfigError(f"resamples must be 0 or more, got {resamples}")
     names: Sequence[str | None] = splits or [None]
@@ -144,6 +145,7 @@ def evaluate(
         "format": FORMAT,
         "run": str(Path(run).resolve()),
         "model": info.model,
+        "parameters": sum(p.numel() for p in model.parameters()),
         "weights_sha256": info.weights_sha256,
         "trained_on": info.data,
         "data": str(Path(data).resolve()),
@@ -155,7 +157,13 @@ def evaluate(
         "unguarded": list(record.unguarded),
         "shared_between_sets": shared,
         "protocols": _protocol_scores(protocols, sets, absent, resamples),
-        "sets": {_name(m): _describe(m, absent, resamples) for m in sets},
+        "sets": {
+            _name(m): {
+                **_describe(m, absent, resamples),
+                "worst": [m.folder.stems[row] for row in _worst(m)] if pictures else [],
+            }
+            for m in sets
+        },
         OVERALL: {
             size: _scores([m.counts[size] for m in sets], absent, resamples) for size in SIZES
         },
@@ -163,9 +171,9 @@ def evaluate(
     }
     if out is not None:
         atomic_write_json(Path(out), _without_nan(result))
-        if worst:
+        if pictures:
             for measured in sets:
-                path = Path(out).with_name(f"{Path(out).stem}_worst_{_name(measured)}.png")
+                path = worst_cases(Path(out), _name(measured))
                 atomic_write_bytes(path, encode_png(_worst_cases(measured, model, side, where)))
     return result
 
@@ -268,17 +276,22 @@ def _name(measured: Measured) -> str:
 
 def _worst_cases(measured: Measured, model: Segmenter, size: int, device: torch.device) -> Pixels:
     """Tiles of the worst pairs: picture with true outline (green) and predicted (magenta)."""
-    dice = image_values(measured.counts["mask"])[SWEEP][0]
-    order = np.argsort(dice, kind="stable")[:WORST]
-    pairs = [measured.folder.pairs[int(row)] for row in order]
+    order = _worst(measured)
+    pairs = [measured.folder.pairs[row] for row in order]
     tiles = []
     for row, (pair, own, _) in zip(order, predict(model, pairs, size, device), strict=True):
         picture = read_image(pair).copy()
-        truth = measured.folder.mask(int(row)) > 127
+        truth = measured.folder.mask(row) > 127
         picture[outline(truth)] = (0, 255, 0)
         picture[outline(own.decision)] = (255, 0, 255)
         tiles.append(resize_picture(picture, _TILE))
     return np.concatenate(tiles, 1)
+
+
+def _worst(measured: Measured) -> list[int]:
+    """Rows of the pairs of lowest Dice, the lowest first."""
+    dice = image_values(measured.counts["mask"])[SWEEP][0]
+    return [int(row) for row in np.argsort(dice, kind="stable")[:WORST]]
 
 
 def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

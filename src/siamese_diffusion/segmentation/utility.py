@@ -35,6 +35,7 @@ from siamese_diffusion.segmentation.provenance import read_provenance
 from siamese_diffusion.segmentation.utility_curve import (
     Curve,
     Floats,
+    conclusions,
     describe_curve,
     make_curve,
 )
@@ -184,6 +185,7 @@ def measure_utility(
             "measure": measure,
             "size": size,
             "curve": asdict(curve),
+            "conclusions": conclusions(curve),
             "environment": snapshot(),
         },
     )
