@@ -8,6 +8,9 @@ import pytest
 
 from siamese_diffusion.core.errors import OutputError
 from siamese_diffusion.reports.reading import (
+    float_of,
+    int_of,
+    list_of,
     optional_json,
     optional_yaml,
     read_records,
@@ -39,3 +42,12 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(OutputError, match=r"a\.json' is not readable YAML"):
         optional_yaml(path)
+
+
+def test_values_that_must_be_there_are_told_when_they_are_not() -> None:
+    assert (list_of([1]), float_of(2), int_of(3.0)) == ([1], 2.0, 3)
+    with pytest.raises(TypeError, match=r"a list is expected, not 'none'"):
+        list_of("none")
+    for value in (None, True, float("nan"), "2"):
+        with pytest.raises(TypeError, match="a number is expected"):
+            float_of(value)

@@ -13,7 +13,16 @@ from siamese_diffusion.core.errors import OutputError
 from siamese_diffusion.reports import words
 from siamese_diffusion.reports.examples import Example, neighbour_examples, worst_examples
 from siamese_diffusion.reports.figures import histogram, scatter
-from siamese_diffusion.reports.reading import Rows, in_words, mapping_of, number_of, rows_of
+from siamese_diffusion.reports.reading import (
+    Rows,
+    float_of,
+    in_words,
+    int_of,
+    list_of,
+    mapping_of,
+    number_of,
+    rows_of,
+)
 from siamese_diffusion.reports.sources import Source
 
 MOST_SHOWN: Final = 12
@@ -158,27 +167,29 @@ def read_assessment(source: Source, sets: Sequence[Path]) -> Assessment:
 
 def _read_score(path: Path, content: Mapping[str, object]) -> ScoreSection:
     real, synthetic = mapping_of(content["real"]), mapping_of(content["synthetic"])
-    values = [mapping_of(value) for value in _list(content["values"])]
+    values = [mapping_of(value) for value in list_of(content["values"])]
     extractors = {str(mapping_of(value["passport"])["extractor"]) for value in values}
     return ScoreSection(
         name=Path(str(synthetic["path"])).name,
         path=str(path),
-        n_real=_int(real["n"]),
-        n_synthetic=_int(synthetic["n"]),
+        n_real=int_of(real["n"]),
+        n_synthetic=int_of(synthetic["n"]),
         protocol=str(mapping_of(content["settings"])["protocol"]),
         values=tuple(_score_row(value) for value in values),
         has_holdout=any(value["real_against_holdout"] is not None for value in values),
         is_untrained=any(name.startswith(words.UNTRAINED) for name in extractors),
         settings=rows_of(flatten(mapping_of(content["settings"]))),
-        remarks=tuple(str(line) for line in _list(content["warnings"])),
+        remarks=tuple(str(line) for line in list_of(content["warnings"])),
     )
 
 
 def _score_row(value: Mapping[str, object]) -> ScoreRow:
-    name, number = str(value["name"]), _float(value["value"])
+    name, number = str(value["name"]), float_of(value["value"])
     higher = bool(value["higher_is_better"])
     ends = value["interval"]
-    interval = (_float(_list(ends)[0]), _float(_list(ends)[1])) if ends is not None else None
+    interval = (
+        (float_of(list_of(ends)[0]), float_of(list_of(ends)[1])) if ends is not None else None
+    )
     floor, held = number_of(value["real_against_real"]), number_of(value["real_against_holdout"])
     return ScoreRow(
         name=name,
@@ -189,7 +200,7 @@ def _score_row(value: Mapping[str, object]) -> ScoreRow:
         direction="higher is better" if higher else "lower is better",
         meaning=words.meaning(name),
         reading=words.reading(number, floor, interval, higher),
-        notes=tuple(str(note) for note in _list(value["warnings"])),
+        notes=tuple(str(note) for note in list_of(value["warnings"])),
         passport=rows_of(flatten(mapping_of(value["passport"]))),
     )
 
@@ -197,19 +208,19 @@ def _score_row(value: Mapping[str, object]) -> ScoreRow:
 def _read_alignment(
     path: Path, content: Mapping[str, object], sets: Sequence[Path]
 ) -> AlignmentSection:
-    made = [mapping_of(pair) for pair in _list(content["pairs"])]
-    given = [_float(mapping_of(pair)["dice"]) for pair in _list(content["real_pairs"])]
-    numbers = [_float(pair["dice"]) for pair in made]
+    made = [mapping_of(pair) for pair in list_of(content["pairs"])]
+    given = [float_of(mapping_of(pair)["dice"]) for pair in list_of(content["real_pairs"])]
+    numbers = [float_of(pair["dice"]) for pair in made]
     synthetic, shuffled, real, floor = (
-        _float(content[key])
+        float_of(content[key])
         for key in ("dice_on_synthetic", "dice_on_shuffled", "dice_on_real", "poor_below_dice")
     )
     root = str(mapping_of(content["synthetic"])["path"])
-    worst = sorted(made, key=lambda pair: _float(pair["dice"]))[:MOST_SHOWN]
+    worst = sorted(made, key=lambda pair: float_of(pair["dice"]))[:MOST_SHOWN]
     examples, remarks = worst_examples(path.parent, Path(root), sets, worst)
     description = (
         f"Dice of {len(made)} synthetic pairs, mean {synthetic:.2f}, and of {len(given)} real "
-        f"pairs, mean {real:.2f}; {len(_list(content['poor']))} synthetic pairs are below "
+        f"pairs, mean {real:.2f}; {len(list_of(content['poor']))} synthetic pairs are below "
         f"{floor:.2f}."
     )
     chart = histogram(
@@ -223,15 +234,15 @@ def _read_alignment(
     return AlignmentSection(
         name=Path(root).name,
         path=str(path),
-        n_real=_int(content["n_real"]),
-        n_synthetic=_int(content["n_synthetic"]),
+        n_real=int_of(content["n_real"]),
+        n_synthetic=int_of(content["n_synthetic"]),
         synthetic=synthetic,
         shuffled=shuffled,
         real=real,
-        boundary=_float(content["boundary_on_synthetic"]),
-        boundary_real=_float(content["boundary_on_real"]),
+        boundary=float_of(content["boundary_on_synthetic"]),
+        boundary_real=float_of(content["boundary_on_real"]),
         floor=floor,
-        poor=len(_list(content["poor"])),
+        poor=len(list_of(content["poor"])),
         reading=words.following(synthetic, shuffled, real),
         chart=chart,
         worst=examples,
@@ -245,24 +256,24 @@ def _read_memorisation(
     path: Path, content: Mapping[str, object], sets: Sequence[Path]
 ) -> MemorisationSection:
     root = str(mapping_of(content["synthetic"])["path"])
-    closest = [mapping_of(one) for one in _list(content["closest"])]
+    closest = [mapping_of(one) for one in list_of(content["closest"])]
     first = list({str(one["stem"]): one for one in reversed(closest)}.values())[::-1]
     examples, remarks = neighbour_examples(Path(root), sets, first[:MOST_SHOWN])
-    near = {str(mapping_of(one)["stem"]) for one in _list(content["near_copies"])}
+    near = {str(mapping_of(one)["stem"]) for one in list_of(content["near_copies"])}
     settings = mapping_of(content["settings"])
     return MemorisationSection(
         name=Path(root).name,
         path=str(path),
-        n_real=_int(content["n_real"]),
-        n_synthetic=_int(content["n_synthetic"]),
-        n_holdout=_int(content["n_holdout"]),
+        n_real=int_of(content["n_real"]),
+        n_synthetic=int_of(content["n_synthetic"]),
+        n_holdout=int_of(content["n_holdout"]),
         has_copies=bool(content["has_copies"]),
-        identical=len(_list(content.get("identical", []))),
+        identical=len(list_of(content.get("identical", []))),
         near=len(near),
-        error_rate=f"{_float(content['verdict_error_rate']):.0%}",
-        rate=f"{_float(settings['rate']):.1%}",
+        error_rate=f"{float_of(content['verdict_error_rate']):.0%}",
+        rate=f"{float_of(settings['rate']):.1%}",
         calibration=str(content["calibration"]),
-        spaces=tuple(_space_row(mapping_of(space)) for space in _list(content["spaces"])),
+        spaces=tuple(_space_row(mapping_of(space)) for space in list_of(content["spaces"])),
         closest=examples,
         settings=rows_of(flatten(settings)),
         remarks=remarks,
@@ -270,23 +281,23 @@ def _read_memorisation(
 
 
 def _space_row(space: Mapping[str, object]) -> SpaceRow:
-    share, chance = number_of(space["closer_to_train"]), _float(space["chance"])
+    share, chance = number_of(space["closer_to_train"]), float_of(space["chance"])
     return SpaceRow(
         space=str(space["space"]),
         near=in_words(space["flagged"]),
-        expected=f"{_float(space['expected']):.1f}",
+        expected=f"{float_of(space['expected']):.1f}",
         chance="below 0.0001" if chance < 1e-4 else f"{chance:.2g}",
         closer="-" if share is None else f"{share:.0%}",
-        median=f"{_float(space['median_distance']):.3f}",
-        median_of_holdout=f"{_float(space['median_distance_of_holdout']):.3f}",
+        median=f"{float_of(space['median_distance']):.3f}",
+        median_of_holdout=f"{float_of(space['median_distance_of_holdout']):.3f}",
     )
 
 
 def _read_tsne(path: Path, content: Mapping[str, object]) -> TsneSection:
-    mixing = {name: _float(value) for name, value in mapping_of(content["mixing"]).items()}
+    mixing = {name: float_of(value) for name, value in mapping_of(content["mixing"]).items()}
     parts = [
-        [(_float(_list(p)[0]), _float(_list(p)[1])) for p in _list(part)]
-        for part in _list(content["plane"])
+        [(float_of(list_of(p)[0]), float_of(list_of(p)[1])) for p in list_of(part)]
+        for part in list_of(content["plane"])
     ]
     xs, ys = zip(*(point for part in parts for point in part), strict=True)
     limits = (min(xs), max(xs), min(ys), max(ys))
@@ -300,28 +311,11 @@ def _read_tsne(path: Path, content: Mapping[str, object]) -> TsneSection:
     return TsneSection(
         name=", ".join(title for title, _, _ in panels[1:]),
         path=str(path),
-        points=_int(content["points"]),
+        points=int_of(content["points"]),
         extractor=extractor,
         is_untrained=extractor.startswith(words.UNTRAINED),
-        expected=f"{_float(content['expected']):.2f}",
+        expected=f"{float_of(content['expected']):.2f}",
         panels=tuple(panels),
         settings=rows_of(flatten(mapping_of(content["settings"]))),
         remarks=(),
     )
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list is expected, not {value!r:.40}")
-    return value
-
-
-def _float(value: object) -> float:
-    number = number_of(value)
-    if number is None:
-        raise TypeError(f"a number is expected, not {value!r:.40}")
-    return number
-
-
-def _int(value: object) -> int:
-    return int(_float(value))

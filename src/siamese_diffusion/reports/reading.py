@@ -85,6 +85,38 @@ def number_of(value: object) -> float | None:
     return float(value)
 
 
+def list_of(value: object) -> list[object]:
+    """A list that must be there.
+
+    Raises:
+        TypeError: For anything else; what is read is then damaged.
+    """
+    if not isinstance(value, list):
+        raise TypeError(f"a list is expected, not {value!r:.40}")
+    return value
+
+
+def float_of(value: object) -> float:
+    """A finite number that must be there.
+
+    Raises:
+        TypeError: For anything else; what is read is then damaged.
+    """
+    number = number_of(value)
+    if number is None:
+        raise TypeError(f"a number is expected, not {value!r:.40}")
+    return number
+
+
+def int_of(value: object) -> int:
+    """The integer part of a number that must be there.
+
+    Raises:
+        TypeError: For anything else; what is read is then damaged.
+    """
+    return int(float_of(value))
+
+
 def rows_of(flat: Mapping[str, object]) -> Rows:
     """Keys with their values in words."""
     return tuple((key, in_words(value, none="none")) for key, value in flat.items())
