@@ -234,14 +234,16 @@ def export(
 
 @app.command()
 def report(
-    sources: Annotated[list[Path], typer.Argument(help="Runs, sets, scores, audits, t-SNE.")],
+    sources: Annotated[list[Path], typer.Argument(help="Runs, sets, scores, audits, results.")],
     out: Annotated[Path | None, typer.Option(help="Default: report.html in the first.")] = None,
 ) -> None:
-    """Write one self-contained HTML page about runs, synthetic sets and their audits."""
+    """Write one self-contained HTML page about runs, synthetic sets and their results."""
     from siamese_diffusion.generators.settings import SiameseFitSettings
     from siamese_diffusion.reports.html import write_report
+    from siamese_diffusion.segmentation.utility_curve import paired_gain
 
-    print(write_report(sources, out, defaults=SiameseFitSettings().model_dump(mode="json")))
+    defaults = SiameseFitSettings().model_dump(mode="json")
+    print(write_report(sources, out, defaults=defaults, pairing=paired_gain))
 
 
 @app.command()

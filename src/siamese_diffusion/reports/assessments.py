@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -11,8 +11,10 @@ from siamese_diffusion.core.artifacts import read_json
 from siamese_diffusion.core.config import flatten
 from siamese_diffusion.core.errors import OutputError
 from siamese_diffusion.reports import words
+from siamese_diffusion.reports.artefacts import ArtefactSection, read_artefacts
 from siamese_diffusion.reports.examples import Example, neighbour_examples, worst_examples
 from siamese_diffusion.reports.figures import histogram, scatter
+from siamese_diffusion.reports.freshness import Fingerprints
 from siamese_diffusion.reports.reading import (
     Rows,
     float_of,
@@ -57,6 +59,7 @@ class ScoreSection:
     has_holdout: bool
     is_untrained: bool
     settings: Rows
+    stale: str | None
     remarks: tuple[str, ...]
     kind: Literal["score"] = "score"
 
@@ -81,6 +84,7 @@ class AlignmentSection:
     worst: tuple[Example, ...]
     segmenter: str
     settings: Rows
+    stale: str | None
     remarks: tuple[str, ...]
     kind: Literal["alignment"] = "alignment"
 
@@ -116,6 +120,7 @@ class MemorisationSection:
     spaces: tuple[SpaceRow, ...]
     closest: tuple[Example, ...]
     settings: Rows
+    stale: str | None
     remarks: tuple[str, ...]
     kind: Literal["memorisation"] = "memorisation"
 
@@ -133,27 +138,30 @@ class TsneSection:
     panels: tuple[tuple[str, str, str], ...]
     settings: Rows
     remarks: tuple[str, ...]
+    stale: str | None = None  # a figure does not say where its sets are
     kind: Literal["tsne"] = "tsne"
 
 
-Assessment = ScoreSection | AlignmentSection | MemorisationSection | TsneSection
+Assessment = ScoreSection | AlignmentSection | MemorisationSection | ArtefactSection | TsneSection
 
 
-def read_assessment(source: Source, sets: Sequence[Path]) -> Assessment:
+def read_assessment(source: Source, prints: Fingerprints) -> Assessment:
     """A section from one file.
 
     Args:
         source: A file of `sources.recognise`.
-        sets: Synthetic sets of the same page, where pictures are looked for if they moved.
+        prints: Of the synthetic sets of the same page, where pictures are looked for if they
+            moved, and which should still be those that were measured.
 
     Raises:
         OutputError: If the file is damaged.
     """
     content = read_json(source.path)
     readers: dict[str, Callable[[], Assessment]] = {
-        "score": lambda: _read_score(source.path, content),
-        "alignment": lambda: _read_alignment(source.path, content, sets),
-        "memorisation": lambda: _read_memorisation(source.path, content, sets),
+        "score": lambda: _read_score(source.path, content, prints),
+        "alignment": lambda: _read_alignment(source.path, content, prints),
+        "memorisation": lambda: _read_memorisation(source.path, content, prints),
+        "artefacts": lambda: read_artefacts(source.path, content, prints),
         "tsne": lambda: _read_tsne(source.path, content),
     }
     try:
@@ -165,21 +173,24 @@ def read_assessment(source: Source, sets: Sequence[Path]) -> Assessment:
         ) from error
 
 
-def _read_score(path: Path, content: Mapping[str, object]) -> ScoreSection:
+def _read_score(path: Path, content: Mapping[str, object], prints: Fingerprints) -> ScoreSection:
     real, synthetic = mapping_of(content["real"]), mapping_of(content["synthetic"])
     values = [mapping_of(value) for value in list_of(content["values"])]
     extractors = {str(mapping_of(value["passport"])["extractor"]) for value in values}
+    protocol = str(mapping_of(content["settings"])["protocol"])
+    fresh = prints.compare(synthetic, first_of_mask=protocol == "paper")
     return ScoreSection(
         name=Path(str(synthetic["path"])).name,
         path=str(path),
         n_real=int_of(real["n"]),
         n_synthetic=int_of(synthetic["n"]),
-        protocol=str(mapping_of(content["settings"])["protocol"]),
+        protocol=protocol,
         values=tuple(_score_row(value) for value in values),
         has_holdout=any(value["real_against_holdout"] is not None for value in values),
         is_untrained=any(name.startswith(words.UNTRAINED) for name in extractors),
         settings=rows_of(flatten(mapping_of(content["settings"]))),
-        remarks=tuple(str(line) for line in list_of(content["warnings"])),
+        stale=fresh.stale,
+        remarks=(*fresh.remarks, *(str(line) for line in list_of(content["warnings"]))),
     )
 
 
@@ -206,7 +217,7 @@ def _score_row(value: Mapping[str, object]) -> ScoreRow:
 
 
 def _read_alignment(
-    path: Path, content: Mapping[str, object], sets: Sequence[Path]
+    path: Path, content: Mapping[str, object], prints: Fingerprints
 ) -> AlignmentSection:
     made = [mapping_of(pair) for pair in list_of(content["pairs"])]
     given = [float_of(mapping_of(pair)["dice"]) for pair in list_of(content["real_pairs"])]
@@ -217,7 +228,8 @@ def _read_alignment(
     )
     root = str(mapping_of(content["synthetic"])["path"])
     worst = sorted(made, key=lambda pair: float_of(pair["dice"]))[:MOST_SHOWN]
-    examples, remarks = worst_examples(path.parent, Path(root), sets, worst)
+    examples, remarks = worst_examples(path.parent, Path(root), prints.sets, worst)
+    fresh = prints.compare(mapping_of(content["synthetic"]), pairs=True)
     description = (
         f"Dice of {len(made)} synthetic pairs, mean {synthetic:.2f}, and of {len(given)} real "
         f"pairs, mean {real:.2f}; {len(list_of(content['poor']))} synthetic pairs are below "
@@ -248,17 +260,19 @@ def _read_alignment(
         worst=examples,
         segmenter=str(content["segmenter"]),
         settings=rows_of(flatten(mapping_of(content["settings"]))),
-        remarks=remarks,
+        stale=fresh.stale,
+        remarks=(*fresh.remarks, *remarks),
     )
 
 
 def _read_memorisation(
-    path: Path, content: Mapping[str, object], sets: Sequence[Path]
+    path: Path, content: Mapping[str, object], prints: Fingerprints
 ) -> MemorisationSection:
     root = str(mapping_of(content["synthetic"])["path"])
     closest = [mapping_of(one) for one in list_of(content["closest"])]
     first = list({str(one["stem"]): one for one in reversed(closest)}.values())[::-1]
-    examples, remarks = neighbour_examples(Path(root), sets, first[:MOST_SHOWN])
+    examples, remarks = neighbour_examples(Path(root), prints.sets, first[:MOST_SHOWN])
+    fresh = prints.compare(mapping_of(content["synthetic"]))
     near = {str(mapping_of(one)["stem"]) for one in list_of(content["near_copies"])}
     settings = mapping_of(content["settings"])
     return MemorisationSection(
@@ -276,7 +290,8 @@ def _read_memorisation(
         spaces=tuple(_space_row(mapping_of(space)) for space in list_of(content["spaces"])),
         closest=examples,
         settings=rows_of(flatten(settings)),
-        remarks=remarks,
+        stale=fresh.stale,
+        remarks=(*fresh.remarks, *remarks),
     )
 
 

@@ -144,6 +144,38 @@ def neighbour_examples(
     return tuple(examples), tuple(remarks)
 
 
+def image_examples(
+    root: Path, sets: Sequence[Path], images: Sequence[tuple[str, str, bool]]
+) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+    """Synthetic images alone, with a line about each.
+
+    Args:
+        root: The set as the audit was given it.
+        sets: Sets of the page; one of the same name is taken if `root` is not there.
+        images: Stem, line and whether it was found wanting, worst first.
+
+    Returns:
+        Examples, and remarks on what cannot be shown.
+    """
+    try:
+        folder = PairFolder.open(_there(root, sets), need="images")
+    except DataError:
+        return (), (f"The images are not shown: '{root}' is not found from here.",)
+    place = {stem: row for row, stem in enumerate(folder.stems)}
+    examples, remarks = [], []
+    for stem, told, is_flagged in images:
+        try:
+            if stem not in place:
+                raise DataError(f"the set has no image '{stem}' any more")
+            picture = Image.fromarray(folder.image(place[stem], THUMBNAIL))
+        except DataError as error:
+            remarks.append(f"{stem} is not shown: {error.message}.")
+            continue
+        tile = synthetic_tile("as made", f"Synthetic image {stem}", picture)
+        examples.append(Example(stem, (tile,), told, is_flagged))
+    return tuple(examples), tuple(remarks)
+
+
 def _there(root: Path, sets: Sequence[Path]) -> Path:
     """The folder itself, or the set of the page that has its name."""
     if root.is_dir():

@@ -1,8 +1,9 @@
-"""Histograms and scatters of a report as inline SVG; like charts.py, without folders."""
+"""Histograms, scatters and curves with intervals as inline SVG, without folders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from siamese_diffusion.reports.charts import WIDTH, linear_ticks, svg_element, text_at
@@ -11,7 +12,20 @@ BINS: Final = 20
 SYNTHETIC_COLOUR: Final = "#b3582a"
 REAL_COLOUR: Final = "#14563b"
 SCATTER_SIDE: Final = 260
+ARM_COLOURS: Final = ("#b3582a", "#2674b8", "#77459c", "#16836f", "#a06a00")
+_ARM_DASHES: Final = ("none", "7 3", "2 3", "9 3 2 3", "4 2")
+_LEVEL_COLOURS: Final = ("#14563b", "#5b6772", "#8a949e")
+_LEVEL_DASHES: Final = ("none", "6 4", "2 4")
 _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 270, 52, 14, 46, 42
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A line of a curve: (x, y, lower end, upper end); `singles` are (x, y) of its parts."""
+
+    label: str
+    points: tuple[tuple[float, float, float, float], ...]
+    singles: tuple[tuple[float, float], ...] = ()
 
 
 def histogram(
@@ -123,6 +137,96 @@ def scatter(
         for x, y in map(place, other)
     ]
     return svg_element(title, description, SCATTER_SIDE, parts, width=SCATTER_SIDE)
+
+
+def interval_chart(
+    title: str,
+    arms: Sequence[Arm],
+    levels: Sequence[tuple[str, float]],
+    *,
+    axes: tuple[str, str],
+    description: str,
+) -> str:
+    """Lines with an interval at every point, and levels to hold them against, as an SVG element.
+
+    Args:
+        title: Short name, read by screen readers.
+        arms: At least one, each with a point.
+        levels: Named values, drawn across the chart.
+        axes: What runs across and what up.
+        description: The chart in words.
+    """
+    names = [*(name for name, _ in levels), *(arm.label for arm in arms)]
+    top = 32 + 17 * ((len(names) + 1) // 2)
+    height = top + _HEIGHT - _TOP
+    right, base = WIDTH - _RIGHT, height - _BOTTOM
+    ys = [y for arm in arms for _, *ends in arm.points for y in ends]
+    ys += [y for arm in arms for _, y in arm.singles] + [level for _, level in levels]
+    room = (max(ys) - min(ys)) * 0.06 or 1.0
+    low, high = min(ys) - room, max(ys) + room
+    end = max(x for arm in arms for x, *_ in arm.points) * 1.06 or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = x / end, (y - low) / (high - low)
+        return _LEFT + across * (right - _LEFT), base - up * (base - top)
+
+    parts, styles = [], []
+    for value in linear_ticks(low, high, 5):
+        _, y = place(0, value)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(text_at(_LEFT - 7, y + 4, f"{value:g}", "end"))
+    for value in linear_ticks(0, end, 6):
+        parts.append(text_at(place(value, low)[0], base + 17, f"{value:g}", "middle"))
+    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{base}" y2="{base}"/>')
+    for number, (_, level) in enumerate(levels):
+        kind = number % len(_LEVEL_COLOURS)
+        styles.append(_stroke(_LEVEL_COLOURS[kind], _LEVEL_DASHES[kind]))
+        _, y = place(0, level)
+        parts.append(f'<line {styles[-1]} x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    for number, arm in enumerate(arms):
+        kind = number % len(ARM_COLOURS)
+        styles.append(_stroke(ARM_COLOURS[kind], _ARM_DASHES[kind]))
+        shift = 5.0 * (number - (len(arms) - 1) / 2)  # so that intervals do not hide each other
+        points = [(*place(x, y), place(x, a)[1], place(x, b)[1]) for x, y, a, b in arm.points]
+        singles = [place(x, y) for x, y in arm.singles]
+        parts += _drawn(points, singles, ARM_COLOURS[kind], styles[-1], shift)
+    for number, (name, style) in enumerate(zip(names, styles, strict=True)):
+        left, down = _LEFT + (number % 2) * 230, 14 + 17 * (number // 2)
+        parts.append(
+            f'<line {style} x1="{left}" x2="{left + 28}" y1="{down - 4}" y2="{down - 4}"/>'
+        )
+        parts.append(text_at(left + 34, down, name, "start"))
+    parts.append(text_at(_LEFT - 40, top - 8, axes[1], "start"))
+    parts.append(text_at((_LEFT + right) / 2, height - 6, axes[0], "middle"))
+    return svg_element(title, description, height, parts)
+
+
+def _stroke(colour: str, dash: str) -> str:
+    return f'stroke="{colour}" stroke-dasharray="{dash}" stroke-width="2"'
+
+
+def _drawn(
+    points: Sequence[tuple[float, float, float, float]],
+    singles: Sequence[tuple[float, float]],
+    colour: str,
+    style: str,
+    shift: float,
+) -> list[str]:
+    """An arm in the chart's coordinates: a line, its parts, and means with their intervals."""
+    line = " ".join(f"{x + shift:.1f},{y:.1f}" for x, y, *_ in points)
+    parts = [f'<polyline fill="none" {style} points="{line}"/>']
+    parts += [
+        f'<circle cx="{x + shift:.1f}" cy="{y:.1f}" r="2" fill="{colour}" opacity=".35"/>'
+        for x, y in singles
+    ]
+    for x, y, lower, upper in points:
+        at = x + shift
+        parts.append(
+            f'<path fill="none" stroke="{colour}" stroke-width="1.4" d="M{at - 4:.1f} {upper:.1f}h8'
+            f'm-4 0V{lower:.1f}m-4 0h8"/>'
+            f'<circle cx="{at:.1f}" cy="{y:.1f}" r="3.6" fill="{colour}"/>'
+        )
+    return parts
 
 
 def _shares(values: Sequence[float]) -> list[float]:

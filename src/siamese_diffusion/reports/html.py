@@ -1,4 +1,4 @@
-"""`write_report`: one self-contained HTML page about runs and synthetic sets.
+"""`write_report`: one self-contained HTML page about runs, synthetic sets and their results.
 
 Reads facts from the files of each source and hands them to the template, which holds every
 sentence. All numbers come from files; what a file does not say is "not recorded".
@@ -29,6 +29,8 @@ from siamese_diffusion.reports.charts import (
     training_curves,
     training_speed,
 )
+from siamese_diffusion.reports.comparison import ComparisonSection, read_comparison
+from siamese_diffusion.reports.freshness import Fingerprints
 from siamese_diffusion.reports.reading import (
     Rows,
     count_of,
@@ -41,7 +43,10 @@ from siamese_diffusion.reports.reading import (
     rows_of,
     torn_remark,
 )
+from siamese_diffusion.reports.segmentation import SegmentationSection, read_segmentation
+from siamese_diffusion.reports.side_by_side import Pairing, SideBySideSection, side_by_side
 from siamese_diffusion.reports.sources import EXPECTED, Source, recognise
+from siamese_diffusion.reports.utility import UtilitySection, read_utility
 
 NOT_THERE: Final = "(no such setting)"
 REPORT_NAME: Final = "report.html"
@@ -107,7 +112,8 @@ class SyntheticSection:
     kind: Literal["synthetic"] = "synthetic"
 
 
-Section = RunSection | SyntheticSection | Assessment
+Result = SegmentationSection | SideBySideSection | UtilitySection | ComparisonSection
+Section = RunSection | SyntheticSection | Assessment | Result
 
 
 def write_report(
@@ -115,15 +121,18 @@ def write_report(
     out: Path | None = None,
     *,
     defaults: Mapping[str, object] | None = None,
+    pairing: Pairing | None = None,
 ) -> Path:
-    """Write one HTML page about runs, synthetic sets and their audits, without network or scripts.
+    """Write one HTML page about runs, synthetic sets and their results, free of scripts.
 
     Args:
-        sources: Run folders, synthetic sets, score files, folders of audits and t-SNE figures,
-            recognised by their content, in any mixture.
+        sources: Run folders, synthetic sets, score files, folders of audits, t-SNE figures,
+            results of segmenters, utility curves and comparisons, recognised by their content,
+            in any mixture.
         out: HTML file to write; None takes `report.html` in the first source, or beside it if
             that is a file.
         defaults: The paper's settings, to tell what differs; None leaves that out.
+        pairing: Test for differences between segmenters on the same images; None leaves them out.
 
     Returns:
         The page's path.
@@ -149,6 +158,7 @@ def write_report(
         )
     runs = [part.path for part in found if part.kind == "run"]
     sets = [part.path for part in found if part.kind == "synthetic"]
+    prints = Fingerprints(sets)
     # Shared out among the sources, so that the page stays small however many there are.
     most_items = max(4, panels.MOST_ITEMS // max(1, len(sets)))
     most_grids = max(2, panels.MOST_GRIDS // max(1, len(runs)))
@@ -158,10 +168,18 @@ def write_report(
             return read_run(part.path, most_grids, defaults)
         if part.kind == "synthetic":
             return read_synthetic(part.path, most_items)
-        return read_assessment(part, sets)
+        if part.kind == "segmentation-result":
+            return read_segmentation(part.path)
+        if part.kind == "utility":
+            return read_utility(part.path)
+        if part.kind == "comparison":
+            return read_comparison(part.path)
+        return read_assessment(part, prints)
 
     found.sort(key=lambda part: part.kind not in ("run", "synthetic"))  # stable: the others last
     sections = [read(part) for part in found]
+    segmenters = [s for s in sections if s.kind == "segmentation-result"]
+    sections += side_by_side(segmenters, pairing)
     atomic_write_text(out, render(sections))
     return out
 
